@@ -1,0 +1,45 @@
+"""Types are checked while the tests run, and nothing is compiled twice.
+
+The hook must be in place before anything of jaxnas is imported, hence the imports below it. It
+leaves out `runs`, `report` and `data`: they hold files and numpy, and beartype reads neither their
+`typing.Self` (it decorates functions, not classes) nor their `IO[bytes]` (of a zip member).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jaxtyping
+
+ROOT = Path(__file__).resolve().parents[1]
+UNCHECKED = {"__pycache__", "runs", "report", "data"}
+ROOMS = sorted(
+    p.name for p in (ROOT / "jaxnas").iterdir() if p.is_dir() and p.name not in UNCHECKED
+)
+jaxtyping.install_import_hook([f"jaxnas.{room}" for room in ROOMS], "beartype.beartype")
+
+import pytest  # noqa: E402
+
+from jaxnas.data import dataset, tables  # noqa: E402
+
+if jax.config.jax_compilation_cache_dir is None:  # else JAX_COMPILATION_CACHE_DIR names it
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def quick_compile() -> Iterator[None]:
+    """Compiles with few optimisations, in half the time: for modules that compile much, run little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def cell_table() -> tables.Nasbench201Table:
+    """The real table of NAS-Bench-201, or a skip that says what is missing."""
+    if dataset.find(tables.FILE) is None:
+        pytest.skip(f"{tables.FILE} is in none of {', '.join(map(str, dataset.data_folders()))}")
+    return tables.nas_bench_201()
