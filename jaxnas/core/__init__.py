@@ -1,0 +1,20 @@
+"""The contract every room is built on."""
+
+from jaxnas.core.loop import (
+    Leg as Leg,
+    compiled as compiled,
+    over_seeds as over_seeds,
+    relay as relay,
+    run_chunks as run_chunks,
+    run_host as run_host,
+    run_scan as run_scan,
+)
+from jaxnas.core.types import (
+    Asked as Asked,
+    Incumbent as Incumbent,
+    Measured as Measured,
+    Problem as Problem,
+    Search as Search,
+    Searcher as Searcher,
+    close as close,
+)

@@ -1,0 +1,55 @@
+"""Keys with their rounds written out draw what JAX's own keys draw, bit for bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnas.core.keys import unrolled
+
+SEEDS = [0, 1, 123_456_789, 2**32 - 1]
+
+
+def bits(x):
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key: jax.random.bits(key, (5, 3)),
+        lambda key: jax.random.bits(key, (7,), "uint8"),
+        lambda key: jax.random.bits(key, (7,), "uint16"),
+        lambda key: jax.random.bits(key, ()),
+        lambda key: jax.random.normal(key, (4,)),
+        lambda key: jax.random.randint(key, (6,), 0, 5, jnp.int8),
+        lambda key: jax.random.permutation(key, 11),
+        lambda key: jax.random.bernoulli(key, shape=(9,)),
+        lambda key: jax.random.split(key, (2, 3)),
+        lambda key: jax.random.fold_in(key, 2**31 + 5),
+        lambda key: jax.random.normal(jax.random.fold_in(jax.random.split(key, 3)[2], 9), (3,)),
+    ],
+    ids=lambda _: "draw",
+)
+def test_every_draw_is_the_same(draw):
+    for seed in SEEDS:
+        key = jax.random.key(seed)
+        np.testing.assert_array_equal(bits(draw(unrolled(key))), bits(draw(key)))
+
+
+def test_many_keys_at_once_draw_the_same_under_vmap_and_jit():
+    keys = jax.random.split(jax.random.key(3), 4)
+    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (2,))))
+    np.testing.assert_array_equal(draw(unrolled(keys)), draw(keys))
+
+
+def test_floats_that_are_computed_from_many_draws_differ_by_rounding_at_most():
+    key = jax.random.key(1)
+    ours, theirs = (jax.random.dirichlet(k, jnp.ones((2, 3))) for k in (unrolled(key), key))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_keys_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="'threefry2x32', but got 'rbg'"):
+        unrolled(jax.random.key(0, impl="rbg"))
