@@ -1,0 +1,1 @@
+"""Fixed cell spaces, the problems over them, and the searches that only ask."""

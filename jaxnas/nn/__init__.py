@@ -1,0 +1,1 @@
+"""Operations and networks that candidates are made of."""
