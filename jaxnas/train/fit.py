@@ -1,0 +1,305 @@
+"""Training candidates from scratch: one, or many of different architecture at once.
+
+The recipe is NAS-Bench-201's (Dong & Yang, arXiv:2001.00326, table 1): SGD with Nesterov momentum,
+cosine schedule to zero, weight decay. All candidates of a call see the same batches in the same
+order; each has its own initial weights. A candidate is frozen at its first non-finite loss and
+scores `-inf`. How the work is executed is `train.plan`'s choice and changes nothing but float
+rounding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from jaxnas.core import compiled
+from jaxnas.data.dataset import Dataset
+from jaxnas.nn.network import Network, cross_entropy
+from jaxnas.train.batches import Data, compute_dtype, crop_flip, epoch_order, on_device, take
+from jaxnas.train.plan import Plan, bytes_needed, choose
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a candidate is trained.
+
+    Attributes:
+      epochs: passes over the training set where a call names none.
+      batch: images per step.
+      learning_rate: at the first step; falls to zero by a cosine.
+      momentum: Nesterov momentum.
+      weight_decay: L2 penalty, on every parameter.
+      clip: largest global norm of a gradient; 0 for none.
+      augment: pad-4 random crop and horizontal flip (images only).
+    """
+
+    epochs: int = 200
+    batch: int = 256
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 0.0
+    augment: bool = True
+
+
+class Fitted(NamedTuple):
+    """What training gave, for each of `N` candidates.
+
+    Attributes:
+      valid: `[N]` accuracy on the validation split, %; `-inf` if it diverged.
+      test: `[N]` accuracy on the test split, %; `-inf` if it diverged.
+      loss: `[N, epochs]` mean training loss of each epoch.
+      diverged: `[N]` the step at which the loss stopped being finite, -1 if never.
+      epochs: `[N]` passes over the training set.
+      variables: trained variables, leaves `[N, ...]`.
+    """
+
+    valid: Float[Array, " N"]
+    test: Float[Array, " N"]
+    loss: Float[Array, "N epochs"]
+    diverged: Int[Array, " N"]
+    epochs: Int[Array, " N"]
+    variables: PyTree
+
+
+class _State(NamedTuple):
+    variables: PyTree
+    momentum: PyTree
+    step: Int[Array, ""]
+    diverged: Int[Array, ""]
+
+
+def trainer(
+    make: Callable[[PyTree], Network],
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    execution: str = "auto",
+) -> Callable[..., Fitted]:
+    """Builds `fit_many(key, genotypes, epochs=None) -> Fitted`, compiled once per shapes.
+
+    Args:
+      make: `(genotype) -> Network`; the genotype is traced, so one program serves all.
+      dataset: what is learned; moved to the device once.
+      recipe: how.
+      execution: see `plan.choose`.
+
+    Returns:
+      A function of a key, genotypes with leading axis `N`, and epochs (`[N]` whole numbers, -1 or
+      `None` for the recipe's).
+
+    Raises:
+      ValueError: if the recipe's batch is larger than the training set, or for an unknown
+        `execution`.
+    """
+    size = len(dataset.train.y)
+    if not 1 <= recipe.batch <= size:
+        raise ValueError(
+            f"`batch` must be between 1 and the {size} training examples of {dataset.name}, "
+            f"but got {recipe.batch}."
+        )
+    programs = _programs(make, dataset, recipe)
+    choose(execution, 1)
+
+    def fit_many(
+        key: Key[Array, ""], genotypes: PyTree, epochs: Int[Array, " N"] | None = None
+    ) -> Fitted:
+        n = jax.tree.leaves(genotypes)[0].shape[0]
+        budget = np.full(n, -1) if epochs is None else np.asarray(epochs)
+        budget = np.where(budget < 0, recipe.epochs, np.maximum(budget, 1)).astype(np.int32)
+        key_start, key_data = jax.random.split(key)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key_start, jnp.arange(n))
+        candidates = (keys, genotypes, jnp.asarray(budget))
+        plan = choose(execution, n, _bytes_each(programs, key_data, *_slice(candidates, 0, 1)))
+        # The last group is filled up with copies, so that one program serves all.
+        filled = np.minimum(np.arange(-(-n // plan.together) * plan.together), n - 1)
+        candidates = jax.tree.map(lambda leaf: leaf[filled], candidates)
+        groups = [
+            _fit_group(programs, key_data, *_slice(candidates, i, i + plan.together), plan)
+            for i in range(0, n, plan.together)
+        ]
+        return _slice(_join(groups, int(budget.max())), 0, n)
+
+    return fit_many
+
+
+class _Programs(NamedTuple):
+    """The compiled parts of training; every function takes all candidates of a group at once."""
+
+    start: Callable[..., _State]
+    step: Callable[..., tuple[_State, Array]]
+    epoch: Callable[..., tuple[_State, Array]]
+    order: Callable[..., tuple[Array, Array]]
+    judge: Callable[..., tuple[Array, Array]]
+
+
+def _programs(make: Callable[[PyTree], Network], dataset: Dataset, recipe: Recipe) -> _Programs:
+    train, valid, test = (
+        on_device(dataset, s) for s in (dataset.train, dataset.valid, dataset.test)
+    )
+    size, dtype = train.y.shape[0], compute_dtype()
+    steps, optimizer = size // recipe.batch, _optimizer(recipe)
+
+    def start(key: Key[Array, ""], genotype: PyTree) -> _State:
+        variables = make(genotype).init(key, take(train, jnp.arange(1))[0])
+        zero, never = jnp.int32(0), jnp.int32(-1)
+        return _State(variables, optimizer.init(variables["params"]), zero, never)
+
+    def step(
+        states: _State, genotypes: PyTree, epochs: Array, key: Key[Array, ""], index: Array
+    ) -> tuple[_State, Array]:
+        x, y = take(train, index)
+        x = _augmented(key, x, recipe)
+
+        def one(state: _State, genotype: PyTree, epochs: Array) -> tuple[_State, Array]:
+            rate = _cosine(recipe.learning_rate, state.step, epochs * steps)
+            alive = state.step < epochs * steps
+            return _update(make(genotype), optimizer, state, rate, alive, x.astype(dtype), y)
+
+        return jax.vmap(one)(states, genotypes, epochs)
+
+    def epoch(
+        states: _State, genotypes: PyTree, epochs: Array, keys: Array, order: Array
+    ) -> tuple[_State, Array]:
+        return jax.lax.scan(
+            lambda states, at: step(states, genotypes, epochs, *at), states, (keys, order)
+        )
+
+    def order(key: Key[Array, ""]) -> tuple[Array, Array]:
+        key_augment, key_order = jax.random.split(key)
+        return jax.random.split(key_augment, steps), epoch_order(key_order, size, recipe.batch)
+
+    def judge(states: _State, genotypes: PyTree) -> tuple[Array, Array]:
+        def one(state: _State, genotype: PyTree) -> tuple[Array, Array]:
+            network = make(genotype)
+            return _accuracy(network, state, valid, dtype), _accuracy(network, state, test, dtype)
+
+        return jax.vmap(one)(states, genotypes)
+
+    parts = (jax.vmap(start), step, epoch, order, judge)
+    return _Programs(*(compiled(part) for part in parts))
+
+
+def _augmented(key: Key[Array, ""], x: Array, recipe: Recipe) -> Array:
+    return crop_flip(key, x) if recipe.augment and x.ndim == 4 else x
+
+
+def _update(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    state: _State,
+    rate: Array,
+    alive: Array,
+    x: Array,
+    y: Array,
+) -> tuple[_State, Array]:
+    """One step of one candidate; nothing moves once it has diverged or used up its budget."""
+
+    def objective(params: PyTree) -> tuple[Array, PyTree]:
+        logits, new = network.apply({**state.variables, "params": params}, x, True)
+        return cross_entropy(logits, y), new
+
+    params = state.variables["params"]
+    (loss, new), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+    direction, momentum = optimizer.update(gradient, state.momentum, params)
+    moved = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+    fresh = _State({**new, "params": moved}, momentum, state.step + 1, state.diverged)
+    well = state.diverged < 0
+    go = alive & well & jnp.isfinite(loss)
+    kept = jax.tree.map(lambda a, b: jnp.where(go, a, b), fresh, state)
+    failed = alive & well & ~jnp.isfinite(loss)
+    return kept._replace(diverged=jnp.where(failed, state.step, state.diverged)), loss
+
+
+def _fit_group(
+    programs: _Programs,
+    key: Key[Array, ""],
+    keys: Array,
+    genotypes: PyTree,
+    epochs: Array,
+    plan: Plan,
+) -> Fitted:
+    states, losses = programs.start(keys, genotypes), []
+    for n in range(int(epochs.max())):
+        order = programs.order(jax.random.fold_in(key, n))
+        if plan.scan:
+            states, loss = programs.epoch(states, genotypes, epochs, *order)
+        else:
+            trail = []
+            for at in zip(*order, strict=True):
+                states, loss = programs.step(states, genotypes, epochs, *at)
+                trail.append(loss)
+            loss = jnp.stack(trail)
+        losses.append(loss.mean(0))
+    judged = programs.judge(states, genotypes)
+    # Once its budget is used up a candidate stands still, and its last epoch is repeated.
+    last = jnp.minimum(jnp.arange(len(losses)), epochs[:, None] - 1)
+    losses = jnp.take_along_axis(jnp.stack(losses, 1), last, axis=1)
+    return Fitted(*judged, losses, states.diverged, epochs, states.variables)
+
+
+def _bytes_each(
+    programs: _Programs, key: Key[Array, ""], keys: Array, genotypes: PyTree, epochs: Array
+) -> int:
+    if jax.default_backend() == "cpu":
+        return 0  # no limit is known, and one candidate at a time is fastest
+    state, (augment, order) = programs.start(keys, genotypes), programs.order(key)
+    return bytes_needed(programs.step, state, genotypes, epochs, augment[0], order[0])
+
+
+def _slice(tree: PyTree, start: int, stop: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[start:stop], tree)
+
+
+def fit(
+    network: Network, dataset: Dataset, recipe: Recipe, key: Key[Array, ""], **options: Any
+) -> Fitted:
+    """Trains one network; the fields of the result have no candidate axis.
+
+    Args:
+      network: what is trained.
+      dataset: on what.
+      recipe: how.
+      key: random key.
+      **options: as for `trainer`.
+    """
+    fitted = trainer(lambda _: network, dataset, recipe, **options)(key, jnp.zeros((1,)))
+    return jax.tree.map(lambda leaf: leaf[0], fitted)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    clip = optax.clip_by_global_norm(recipe.clip) if recipe.clip else optax.identity()
+    decay = optax.add_decayed_weights(recipe.weight_decay)
+    return optax.chain(clip, decay, optax.trace(recipe.momentum, nesterov=True))
+
+
+def _cosine(peak: float, step: Array, total: Array) -> Array:
+    return peak * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
+
+
+def _accuracy(network: Network, state: _State, data: Data, dtype: Any) -> Float[Array, ""]:
+    """Share of right answers in %, `-inf` for a candidate that diverged."""
+    size = data.y.shape[0]
+    batch = min(size, 500)
+    index = jnp.arange(-(-size // batch) * batch).reshape(-1, batch)
+
+    def right(at: Array) -> Array:
+        x, y = take(data, jnp.minimum(at, size - 1), dtype)
+        logits, _ = network.apply(state.variables, x, False)
+        return ((logits.argmax(-1) == y) & (at < size)).sum()
+
+    share = 100 * jax.lax.map(right, index).sum() / size
+    return jnp.where(state.diverged < 0, share, -jnp.inf)
+
+
+def _join(groups: list[Fitted], epochs: int) -> Fitted:
+    padded = [
+        g._replace(loss=jnp.pad(g.loss, ((0, 0), (0, epochs - g.loss.shape[1])), mode="edge"))
+        for g in groups
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *padded)
