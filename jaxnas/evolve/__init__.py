@@ -1,0 +1,1 @@
+"""Population blocks and black-box searchers shared by the rooms."""
