@@ -1,0 +1,122 @@
+"""One run as a report needs it: the ledger as arrays over steps and seeds."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnas.runs.rows import Result, Snapshot, Step
+from jaxnas.runs.store import Run, open_run
+
+# Okabe and Ito's palette for colour-blind readers, its yellow replaced: it fades on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d", "#8c6d31")
+FAINT = "#b4bac2"
+
+
+class Series(NamedTuple):
+    """An array over time.
+
+    Attributes:
+      steps: `[T]`.
+      values: `[T, S, ...]`, NaN where nothing was recorded.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class View(NamedTuple):
+    """What is shown of one run.
+
+    Attributes:
+      name: tells runs on one page apart.
+      run: the run itself.
+      meta: facts about it.
+      metrics: `[T, S]` by name.
+      snapshots: `[T, S, ...]` by name.
+      results: judged cells.
+      colours: one colour for each operation.
+    """
+
+    name: str
+    run: Run
+    meta: dict[str, Any]
+    metrics: dict[str, Series]
+    snapshots: dict[str, Series]
+    results: list[Result]
+    colours: dict[str, str]
+
+
+def view(folder: Path) -> View:
+    """Reads one run folder.
+
+    Raises:
+      BrokenRunError: if it cannot be read.
+    """
+    run = open_run(folder)
+    meta, results = run.meta(), run.results()
+    operations = [str(name) for name in meta.get("operations", ())]
+    operations += sorted({label for r in results for label in _labels(r.graph)} - {*operations})
+    return View(
+        run.folder.resolve().name,
+        run,
+        meta,
+        _metrics(run.steps()),
+        _snapshots(run.snapshots()),
+        results,
+        palette(operations),
+    )
+
+
+def graphs(graph: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """The graphs of a result by name, `""` where there is only one."""
+    if not graph:
+        return {}
+    return {"": graph} if "edges" in graph else graph
+
+
+def palette(operations: list[str]) -> dict[str, str]:
+    """A colour for each operation, grey for the one that does nothing."""
+    alive = [name for name in dict.fromkeys(operations) if not is_none(name)]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(alive)}
+    return {name: colours.get(name, FAINT) for name in dict.fromkeys(operations)}
+
+
+def is_none(operation: str) -> bool:
+    """Whether an edge with this label carries nothing."""
+    return operation.lower() in ("none", "zero", "zeroize")
+
+
+def _labels(graph: dict[str, Any] | None) -> set[str]:
+    return {str(label) for g in graphs(graph).values() for *_, label in g["edges"] if label}
+
+
+def _metrics(rows: list[Step]) -> dict[str, Series]:
+    steps = np.array(sorted({row.step for row in rows}), int)
+    place, seeds = {step: i for i, step in enumerate(steps)}, max((r.seed for r in rows), default=0)
+    found: dict[str, np.ndarray] = {}
+    for row in rows:
+        for name, value in row.metrics.items():
+            if isinstance(value, str | list | dict):
+                continue
+            if name not in found:
+                found[name] = np.full((len(steps), seeds + 1), np.nan)
+            found[name][place[row.step], row.seed] = np.nan if value is None else value
+    return {name: Series(steps, values) for name, values in found.items()}
+
+
+def _snapshots(rows: list[Snapshot]) -> dict[str, Series]:
+    by_name: dict[str, list[Snapshot]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    return {name: _series(rows) for name, rows in by_name.items()}
+
+
+def _series(rows: list[Snapshot]) -> Series:
+    steps = np.array(sorted({row.step for row in rows}), int)
+    place, seeds = {step: i for i, step in enumerate(steps)}, max(row.seed for row in rows)
+    shape = np.array(rows[0].value, float).shape
+    values = np.full((len(steps), seeds + 1, *shape), np.nan)
+    for row in rows:
+        values[place[row.step], row.seed] = np.array(row.value, float)
+    return Series(steps, values)

@@ -1,0 +1,160 @@
+"""Runs a search into a run folder, so that a kill at any moment loses at most one chunk.
+
+After each chunk the ledger is written first and the checkpoint second, so the ledger is never
+behind the state. A new start takes the newest checkpoint, forgets what the ledger knows beyond it,
+and goes on; step keys depend on the step alone (`core.loop`), so state and rows are the same bit
+for bit as without the interruption.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from jaxnas.core import Search, run_chunks
+from jaxnas.runs.checkpoint import Checkpoints
+from jaxnas.runs.ledger import BrokenRunError
+from jaxnas.runs.store import Run
+from jaxnas.runs.unstack import unstack
+
+
+class Driven(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      state: the last state, every leaf with the seed axis `S` first.
+      step: how many steps it has seen.
+      seconds: time spent on this run, over all interruptions, compilation included.
+      ms_per_step: the median over full chunks after the first, all seeds together and without
+        compilation and disk; `None` if there was only one.
+    """
+
+    state: Any
+    step: int
+    seconds: float
+    ms_per_step: float | None
+
+
+@runtime_checkable
+class Display(Protocol):
+    """Whatever shows how far a run is, such as `progress.Progress`."""
+
+    def update(self, step: int, best: float | None = None) -> None:
+        """Called once before the first chunk and after each."""
+        ...
+
+
+def drive(
+    run: Run,
+    search: Search,
+    keys: Key[Array, " S"],
+    steps: int,
+    *,
+    every: int,
+    mode: str = "scan",
+    to_text: Callable[[PyTree], str] = str,
+    progress: Display | None = None,
+) -> Driven:
+    """Runs or continues a search for all seeds at once and records it.
+
+    Args:
+      run: where to, locked by `with run:`.
+      search: lifted over seeds by `over_seeds`. Its `info` is a dict; per seed, scalars become
+        metrics, larger arrays become snapshots of the last step of a chunk, and `asked` and
+        `measured` become candidates.
+      keys: one key for each seed.
+      steps: the number of the last step; a larger number continues a finished run.
+      every: steps in a chunk, and between two checkpoints.
+      mode: see `core.run_chunks`.
+      to_text: turns one genotype, as host arrays, into text.
+      progress: told how far the run is.
+
+    Returns:
+      The last state and the time it took.
+
+    Raises:
+      ValueError: if `steps` is not positive, or the state stored belongs to another configuration.
+      BrokenRunError: if ledger and state do not belong together, or cannot be read.
+      OSError: if the disk is full; what was complete before stays.
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, but got {steps}.")
+    with Checkpoints(run.folder / "state") as checkpoints:
+        # A host search touches the outside world and cannot be traced, only called.
+        like = search.init(keys) if mode == "host" else jax.eval_shape(search.init, keys)
+        start, state = checkpoints.restore(like) or (0, None)
+        state = None if state is None else jax.device_put(state, keys.sharding)
+        if run.last() < start:
+            raise BrokenRunError(
+                f"{run.folder} has a state of step {start}, but its ledger ends at {run.last()}; "
+                f"restore both from one copy."
+            )
+        run.rewind(start)
+        clock = _Clock(run.meta(), every)
+        run.put_meta(status="running", steps=steps)
+        _tell(progress, start, {})
+        chunks = run_chunks(search, keys, steps, every=every, mode=mode, state=state, start=start)
+        try:
+            for step, now, info in clock.timed(chunks, start):
+                run.record(*unstack(info, step, to_text), meta=clock.facts())
+                checkpoints.save(step, now)
+                start, state = step, now
+                _tell(progress, step, info)
+            checkpoints.wait()
+        except BaseException:
+            _leave(run, checkpoints, clock)
+            raise
+        run.put_meta(status="finished", **clock.facts())
+        return Driven(state, start, **clock.facts())
+
+
+class _Clock:
+    """Adds up the time of a run over its interruptions."""
+
+    def __init__(self, meta: dict[str, Any], every: int) -> None:
+        self._began = time.perf_counter() - meta.get("seconds", 0.0)
+        self._known: float | None = meta.get("ms_per_step")
+        self._every, self._rates = every, list[float]()
+
+    def timed(
+        self, chunks: Iterator[tuple[int, Any, Any]], start: int
+    ) -> Iterator[tuple[int, Any, Any]]:
+        """Waits for each chunk, brings its `info` to the host, and notes how long it took."""
+        for i in itertools.count():
+            began = time.perf_counter()
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            step, state, info = jax.block_until_ready(chunk)
+            if i and step - start == self._every:  # the first chunk compiles
+                self._rates.append(1000 * (time.perf_counter() - began) / self._every)
+            start = step
+            yield step, state, jax.device_get(info)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "seconds": time.perf_counter() - self._began,
+            "ms_per_step": median(self._rates) if self._rates else self._known,
+        }
+
+
+def _leave(run: Run, checkpoints: Checkpoints, clock: _Clock) -> None:
+    # Best effort: the error on its way says what happened. The ledger is not rewound here, since a
+    # checkpoint may still become complete; the next start does that.
+    with contextlib.suppress(Exception):
+        checkpoints.wait()
+    with contextlib.suppress(Exception):
+        run.put_meta(status="interrupted", **clock.facts())
+
+
+def _tell(progress: Display | None, step: int, info: dict[str, Any]) -> None:
+    if progress is None:
+        return
+    best = float(np.max(info["fitness"][-1])) if "fitness" in info else -np.inf
+    progress.update(step, best if np.isfinite(best) else None)

@@ -1,0 +1,89 @@
+"""The `info` of a chunk, stacked over steps and seeds, as rows of the ledger.
+
+Letters: `T` steps in the chunk, `S` seeds, `N` candidates a step.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxnas.core import Asked, Measured
+from jaxnas.runs.rows import Candidate, Snapshot, Step
+
+
+class Rows(NamedTuple):
+    """One chunk, ready for `Run.record`.
+
+    Attributes:
+      steps: one for each step and seed.
+      snapshots: one for each seed and array, of the last step.
+      candidates: one for each step, seed and slot.
+    """
+
+    steps: list[Step]
+    snapshots: list[Snapshot]
+    candidates: list[Candidate]
+
+
+def unstack(info: dict[str, Any], step: int, to_text: Callable[[PyTree], str]) -> Rows:
+    """Sorts a chunk into rows: `[T, S]` are metrics, anything larger is a snapshot.
+
+    Args:
+      info: host arrays `[T, S, ...]` by name; nested names are joined with `/`. `asked` and
+        `measured` are the candidates `[T, S, N]`.
+      step: the last step of the chunk.
+      to_text: turns one genotype of host arrays into text.
+
+    Returns:
+      The rows, with steps counted up to `step`.
+    """
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(
+            {name: info[name] for name in info if name not in ("asked", "measured")}
+        )
+    }
+    metrics = {name: leaf for name, leaf in named.items() if leaf.ndim == 2}
+    arrays = {name: leaf for name, leaf in named.items() if leaf.ndim > 2}
+    t, s = jax.tree.leaves(info)[0].shape[:2]
+    steps, seeds = range(step - t + 1, step + 1), range(s)
+    columns = [_finite(leaf) for leaf in metrics.values()]
+    values = zip(*columns, strict=True) if columns else itertools.repeat((), t * s)
+    places = itertools.product(steps, seeds)
+    records = (dict(zip(metrics, row, strict=True)) for row in values)
+    return Rows(
+        [Step(*place, record) for place, record in zip(places, records, strict=True)],
+        [
+            Snapshot(step, seed, name, leaf[-1, seed].tolist())
+            for name, leaf in arrays.items()
+            for seed in seeds
+        ],
+        _candidates(info["asked"], info["measured"], steps, to_text) if "measured" in info else [],
+    )
+
+
+def _candidates(
+    asked: Asked, measured: Measured, steps: range, to_text: Callable[[PyTree], str]
+) -> list[Candidate]:
+    shape = measured.fitness.shape
+    leaves, structure = jax.tree.flatten(asked.genotypes)
+    flat = [leaf.reshape(-1, *leaf.shape[3:]) for leaf in leaves]
+    texts = (to_text(structure.unflatten(one)) for one in zip(*flat, strict=True))
+    places = itertools.product(steps, range(shape[1]), range(shape[2]))
+    scores = zip(_finite(measured.fitness), _finite(measured.cost), strict=True)
+    return [
+        Candidate(*place, text, fitness, cost, "non-finite" if fitness is None else None)
+        for place, text, (fitness, cost) in zip(places, texts, scores, strict=True)
+    ]
+
+
+def _finite(leaf: Any) -> list[Any]:
+    values = np.asarray(leaf).reshape(-1)
+    finite = np.isfinite(values)
+    if finite.all():
+        return values.tolist()
+    return [x if ok else None for x, ok in zip(values.tolist(), finite.tolist(), strict=True)]
