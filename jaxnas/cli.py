@@ -1,0 +1,301 @@
+"""The command line: `jaxnas list | run | resume | report | describe | data | doctor | cite`.
+
+Wrong input exits with code 2 and one clear line on stderr. JAX is imported only by the commands
+that compute, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jaxnas import __version__
+from jaxnas.recipes import RECIPES
+
+MISSING = {"qdax": "pip install --no-deps qdax==0.5.0"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command; see the module's docstring.
+
+    Raises:
+      SystemExit: with code 2 for wrong input, 130 after Ctrl-C.
+    """
+    args = parser().parse_args(argv)
+    try:
+        args.command(args)
+    except KeyboardInterrupt:
+        where = getattr(args, "out", None) or getattr(args, "run", "")
+        hint = f" Continue with: jaxnas resume {where}" if where else ""
+        print(f"jaxnas: interrupted.{hint}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"jaxnas: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="jaxnas", description="Architecture search in JAX.")
+    top.add_argument("--version", action="version", version=f"jaxnas {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    sub = command("list", _list, "show what can be run")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("run", _run, "run a search into a new folder")
+    sub.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    sub.add_argument("--preset", default="default", help="tiny, default or paper")
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="searches side by side")
+    sub.add_argument("--key", type=int, default=0, help="random key, a whole number")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="new folder of the run")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("resume", _resume, "continue a run, bit for bit")
+    sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("report", _report, "write one HTML page about one or more runs")
+    sub.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first")
+
+    sub = command("describe", _describe, "parameters and multiply-adds of a genotype")
+    sub.add_argument("space", metavar="SPACE", help="nas_bench_201")
+    sub.add_argument("genotype", metavar="GENOTYPE", help="its text, or its official index")
+    sub.add_argument("--classes", type=int, default=10, metavar="N")
+    sub.add_argument("--channels", type=int, default=16, metavar="C", help="of the first stage")
+    sub.add_argument("--layers", type=int, default=5, metavar="L", help="cells per stage")
+    sub.add_argument("--size", type=int, default=32, help="height and width of an image")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("data", _data, "show which data sets are here and how to get the others")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("doctor", _doctor, "show versions, devices and what is missing")
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    sub = command("cite", _cite, "print the BibTeX entry of a system")
+    sub.add_argument("recipe", metavar="RECIPE", nargs="?", help="all, if left out")
+    return top
+
+
+def _list(args: argparse.Namespace) -> None:
+    if args.json:
+        rows = {name: {"title": e.title, "paper": e.paper} for name, e in RECIPES.items()}
+        print(json.dumps(rows))
+        return
+    _table(("recipe", "what it is", "paper"), [(n, e.title, e.paper) for n, e in RECIPES.items()])
+
+
+def _run(args: argparse.Namespace) -> None:
+    settings = dict(_setting(text) for text in args.set)
+    from jaxnas.recipes import conduct
+
+    config = conduct.configure(args.recipe, args.preset, settings)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    args.out = args.out or Path("runs") / f"{args.recipe}-{args.preset}-{stamp}"
+    _cache_compilation()
+    outcome = conduct.start(
+        args.recipe,
+        config,
+        args.out,
+        preset=args.preset,
+        seeds=args.seeds,
+        key=args.key,
+        progress=_progress,
+    )
+    _show(outcome, as_json=args.json)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"`--set` takes KEY=VALUE, but got {text!r}.")
+    return name.strip(), value.strip()
+
+
+def _resume(args: argparse.Namespace) -> None:
+    from jaxnas.recipes import conduct
+
+    _cache_compilation()
+    _show(conduct.resume(args.run, progress=_progress), as_json=args.json)
+
+
+def _progress(steps: int, label: str) -> Any:
+    from jaxnas.runs.progress import Progress
+
+    return Progress(steps, label)
+
+
+def _show(outcome: Any, *, as_json: bool) -> None:
+    from jaxnas.report import report
+    from jaxnas.runs.rows import to_json
+
+    page = report([outcome.run.folder], outcome.run.folder / "report.html")
+    config, best = outcome.run.config, outcome.best
+    warnings = _collapse(outcome)
+    for warning in warnings:
+        print(f"jaxnas: warning: {warning}", file=sys.stderr)
+    facts = {
+        "recipe": config["recipe"],
+        "preset": config["preset"],
+        "seeds": config["seeds"],
+        "best": best.genotype,
+        "fitness": best.metrics["fitness"],
+        "fitness_label": outcome.run.meta()["fitness_label"],
+        "metrics": best.metrics,
+        "evaluations": outcome.evaluations,
+        "seconds": round(outcome.seconds, 3),
+        "run": str(outcome.run.folder),
+        "report": str(page),
+        "found": [{"genotype": r.genotype, **r.metrics} for r in outcome.found],
+        "random": [{"genotype": r.genotype, **r.metrics} for r in outcome.random],
+        "warnings": warnings,
+    }
+    if as_json:
+        print(to_json(facts))
+        return
+    names = list(best.metrics)[:2]  # the fitness, and what is reported of the cell
+    rows = [
+        (str(r.kind), str(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
+        for r in [*outcome.found, *outcome.random]
+    ]
+    _table(("", "cell", *names), rows)
+    print(f"fitness: {facts['fitness_label']}")
+    print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
+
+
+def _collapse(outcome: Any) -> list[str]:
+    last = outcome.run.steps()[-outcome.run.config["seeds"] :]
+    seeds = [str(row.seed) for row in last if row.metrics.get("collapsed")]
+    if not seeds:
+        return []
+    return [
+        f"the search collapsed for seed {', '.join(seeds)}: skip connections lead on more than "
+        f"half of the edges, or no edge leads to an operation with weights"
+    ]
+
+
+def _report(args: argparse.Namespace) -> None:
+    from jaxnas.report import report
+
+    print(report(args.runs, args.out or args.runs[0] / "report.html"))
+
+
+def _describe(args: argparse.Namespace) -> None:
+    if args.space != "nas_bench_201":
+        raise ValueError(f"Unknown space {args.space!r}; there is nas_bench_201.")
+    for name in ("classes", "channels", "layers", "size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"`--{name}` must be at least 1, but got {getattr(args, name)}.")
+    from jaxnas.cells import nas_bench_201 as space
+
+    genotype = _genotype(args.genotype)
+    shape = {"classes": args.classes, "channels": args.channels, "layers": args.layers}
+    facts = {
+        "space": args.space,
+        "genotype": space.to_text(genotype),
+        **shape,
+        "params": space.params(genotype, **shape),
+        "flops": space.flops(genotype, size=args.size, **shape),
+        "canonical": space.canonical(genotype),
+    }
+    _facts(facts, as_json=args.json)
+
+
+def _genotype(text: str) -> Any:
+    from jaxnas.cells import nas_bench_201, tabular
+
+    if not text.lstrip("-").isdigit():
+        return nas_bench_201.from_text(text)
+    from jaxnas.data.tables import nas_bench_201 as table
+
+    return tabular.from_official_index(table(), int(text))
+
+
+def _data(args: argparse.Namespace) -> None:
+    from jaxnas.data.catalog import survey
+
+    rows = survey()
+    if args.json:
+        print(json.dumps({row.name: row._asdict() for row in rows}, default=str))
+        return
+    here = [(r.name, "yes" if r.here else "no", r.where if r.here else r.how) for r in rows]
+    _table(("data set", "here", "where it is, or how to get it"), here)
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from jaxnas.data.catalog import survey
+    from jaxnas.runs.environment import environment
+
+    facts: dict[str, Any] = environment()
+    del facts["created"], facts["command"]
+    for name in ("jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "evosax", "qdax"):
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = f"missing: {MISSING.get(name, 'pip install ' + name)}"
+    facts["compilation cache"] = _cache_compilation()
+    facts["data sets missing"] = ", ".join(r.name for r in survey() if not r.here) or "none"
+    _facts(facts, as_json=args.json)
+
+
+def _cite(args: argparse.Namespace) -> None:
+    if args.recipe and args.recipe not in RECIPES:
+        raise ValueError(f"Unknown recipe {args.recipe!r}; there are {', '.join(RECIPES)}.")
+    for name in [args.recipe] if args.recipe else RECIPES:
+        print(RECIPES[name].bibtex)
+
+
+def _cache_compilation() -> str:
+    """Keeps compiled programs between processes, unless the user has chosen a place."""
+    import jax
+
+    from jaxnas.data.dataset import cache_folder
+
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = chosen or str(cache_folder() / "jax")
+    if not chosen:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
+    return folder
+
+
+def _facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _table(("", ""), [(name, str(value)) for name, value in facts.items()])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    Console(soft_wrap=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""From a configuration to a finished run folder: build, drive, judge, compare, report."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from jaxnas.cells.nas_bench_201 import to_text
+from jaxnas.core import over_seeds
+from jaxnas.recipes import load
+from jaxnas.recipes.system import System, judged
+from jaxnas.runs.drive import Display, drive
+from jaxnas.runs.environment import environment
+from jaxnas.runs.rows import Result
+from jaxnas.runs.store import Run, create, open_run
+
+
+class Outcome(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      run: its folder and ledger.
+      found: what each seed found, judged.
+      random: random cells judged alike.
+      state: the last state, leaves `[S, ...]`.
+      evaluations: candidates measured in all.
+      seconds: time spent on the search.
+    """
+
+    run: Run
+    found: list[Result]
+    random: list[Result]
+    state: PyTree
+    evaluations: int
+    seconds: float
+
+    @property
+    def best(self) -> Result:
+        """The found cell of highest fitness."""
+        return max(self.found, key=lambda result: result.metrics["fitness"])
+
+
+def configure(recipe: str, preset: str, settings: Mapping[str, str]) -> Any:
+    """A recipe's preset with some settings changed.
+
+    Args:
+      recipe: a name in `RECIPES`.
+      preset: `tiny`, `default` or `paper`.
+      settings: new values by name, as text.
+
+    Raises:
+      ValueError: for an unknown recipe, preset or setting, or a value that does not fit.
+    """
+    module = load(recipe)
+    if preset not in module.PRESETS:
+        known = ", ".join(module.PRESETS)
+        raise ValueError(f"Unknown preset {preset!r} of {recipe}; there are {known}.")
+    config = module.PRESETS[preset]
+    types = get_type_hints(type(config))
+    changes = {name: _value(recipe, types, name, text) for name, text in settings.items()}
+    return dataclasses.replace(config, **changes)
+
+
+def _value(recipe: str, types: Mapping[str, Any], name: str, text: str) -> Any:
+    if name not in types:
+        close = difflib.get_close_matches(name, types, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{recipe} has no setting {name!r}; it has {', '.join(types)}.{hint}")
+    kind = types[name]
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return words[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"`{name}` of {recipe} must be of type {kind.__name__}, but got {text!r}."
+        ) from None
+
+
+def start(
+    recipe: str,
+    config: Any,
+    folder: Path | str,
+    *,
+    preset: str = "custom",
+    seeds: int = 1,
+    key: int = 0,
+    progress: Any = None,
+) -> Outcome:
+    """Runs a system from the beginning into a new folder.
+
+    Args:
+      recipe: a name in `RECIPES`.
+      config: its `Config`.
+      folder: where; must be new or empty.
+      preset: what the configuration is called in reports.
+      seeds: how many searches side by side, `S`.
+      key: the random key, a whole number.
+      progress: `(total steps, label) -> Display`, or `None` to run silently.
+
+    Raises:
+      ValueError: for settings that cannot be, or a folder that holds something.
+    """
+    if seeds < 1:
+        raise ValueError(f"`seeds` must be at least 1, but got {seeds}.")
+    system = load(recipe).build(config)
+    facts = {"recipe": recipe, "preset": preset, "seeds": seeds, "key": key}
+    run = create(folder, facts | {"config": dataclasses.asdict(config)} | environment())
+    return _conduct(run, system, progress)
+
+
+def resume(folder: Path | str, *, progress: Any = None) -> Outcome:
+    """Continues a run from its last checkpoint, bit for bit as if it had never stopped.
+
+    Raises:
+      ValueError: if the folder is no run, or was made by settings this version does not know.
+    """
+    run = open_run(folder)
+    module = load(run.config["recipe"])
+    try:
+        config = module.Config(**run.config["config"])
+    except TypeError as error:
+        raise ValueError(
+            f"{run.folder} was made by other settings than this version has ({error}); resume it "
+            f"with jaxnas {run.config.get('jaxnas')}."
+        ) from None
+    return _conduct(run, module.build(config), progress)
+
+
+def _conduct(run: Run, system: System, progress: Any) -> Outcome:
+    seeds, key = run.config["seeds"], jax.random.key(run.config["key"])
+    key_search, key_judge, key_random = jax.random.split(key, 3)
+    keys = spread(jax.random.split(key_search, seeds))
+    search = over_seeds(system.search, system.seeds)
+    with run:
+        run.put_meta(**system.labels)
+        shown: Display | None = progress(system.steps, run.config["recipe"]) if progress else None
+        driven = drive(
+            run,
+            search,
+            keys,
+            system.steps,
+            every=system.every,
+            mode=system.mode,
+            to_text=to_text,
+            progress=shown,
+        )
+        found = judged(system, key_judge, "found", search.best(driven.state))
+        random: list[Result] = []
+        if system.baseline:
+            random = judged(system, key_judge, "random", system.baseline(key_random, seeds))
+        run.put_results([*found, *random])
+        if system.curve:
+            run.put_curve(system.curve(random))
+    # What a searcher asked for is in the ledger; a gradient search measures only its answers.
+    evaluations = run.totals()[0] or len(found) + len(random)
+    return Outcome(run, found, random, driven.state, evaluations, driven.seconds)
+
+
+def spread(keys: Key[Array, " S"]) -> Key[Array, " S"]:
+    """Shards seeds over the devices there are, when they divide evenly."""
+    devices = jax.devices()
+    if len(devices) == 1 or keys.shape[0] % len(devices):
+        return keys
+    mesh = jax.make_mesh((len(devices),), ("seed",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.device_put(keys, jax.NamedSharding(mesh, jax.P("seed")))
