@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxnas.core import Search
 from jaxnas.nn.network import cross_entropy
 from jaxnas.oneshot.supernet import Supernet
-from jaxnas.train.batches import Data, compute_dtype, crop_flip, epoch_order, take
+from jaxnas.train.batches import Data, compute_dtype, epoch_order, take
 
 ORDERS = ("first", "second", "exact")
 
@@ -51,7 +51,7 @@ class Schedule:
       final_learning_rate: at the last one.
       momentum: of the weights.
       weight_decay: of the weights.
-      clip: largest global norm of their gradient.
+      clip: largest global norm of their gradient; 0 for none.
       order: gradient of the architecture: `first`; `second` by finite differences, as in the
         paper; `exact` by a Hessian-vector product.
       warm_epochs: epochs before the architecture starts to move.
@@ -129,8 +129,7 @@ def bilevel(
     def losses(key: Key[Array, ""], data: Data, index: Int[Array, " B"]) -> Callable[..., Any]:
         """`(weights, alphas) -> (loss, accuracy)` on one batch under one draw of the mix."""
         key_mix, key_augment = jax.random.split(key)
-        x, y = take(data, index)
-        x = (crop_flip(key_augment, x) if x.ndim == 4 else x).astype(dtype)
+        x, y = take(data, index, dtype, key_augment)
 
         def loss(weights: PyTree, alphas: PyTree) -> tuple[Array, Array]:
             logits = net.logits(weights, relaxation.mix(key_mix, alphas), x)
@@ -200,8 +199,9 @@ def descend(
     weights: PyTree, momentum: PyTree, gradient: PyTree, rate: Array, schedule: Schedule
 ) -> tuple[PyTree, PyTree]:
     """SGD with momentum on the clipped gradient plus weight decay."""
-    norm = optax.tree.norm(gradient)
-    shrink = jnp.minimum(1.0, schedule.clip / (norm + 1e-6))
+    shrink = 1.0
+    if schedule.clip:
+        shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
     momentum = jax.tree.map(
         lambda m, g, w: schedule.momentum * m + shrink * g + schedule.weight_decay * w,
         momentum,

@@ -49,14 +49,28 @@ def epoch_order(key: Key[Array, ""], size: int, batch: int) -> Int[Array, "steps
 
 
 def take(
-    data: Data, index: Int[Array, " B"], dtype: DTypeLike = jnp.float32
+    data: Data,
+    index: Int[Array, " B"],
+    dtype: DTypeLike = jnp.float32,
+    augment: Key[Array, ""] | None = None,
 ) -> tuple[Array, Array]:
-    """A normalised batch `[B, *space, C]` and its labels `[B]`."""
-    x = (data.x[index].astype(jnp.float32) - data.mean) / data.std
+    """A normalised batch `[B, *space, C]` and its labels `[B]`.
+
+    Args:
+      data: what is read.
+      index: which examples.
+      dtype: of the batch.
+      augment: key under which images (not sequences) are cropped and flipped before they are
+        normalised, so that what a crop adds is black; `None` takes them as they are.
+    """
+    x = data.x[index]
+    if augment is not None and x.ndim == 4:
+        x = crop_flip(augment, x)
+    x = (x.astype(jnp.float32) - data.mean) / data.std
     return x.astype(dtype), data.y[index]
 
 
-def crop_flip(key: Key[Array, ""], x: Float[Array, "B H W C"], pad: int = 4) -> Array:
+def crop_flip(key: Key[Array, ""], x: Num[Array, "B H W C"], pad: int = 4) -> Array:
     """Random crop from a zero-padded image, and a horizontal flip for every second one."""
     key_crop, key_flip = jax.random.split(key)
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxnas.core import compiled
 from jaxnas.data.dataset import Dataset
 from jaxnas.nn.network import Network, cross_entropy
-from jaxnas.train.batches import Data, compute_dtype, crop_flip, epoch_order, on_device, take
+from jaxnas.train.batches import Data, compute_dtype, epoch_order, on_device, take
 from jaxnas.train.plan import Plan, bytes_needed, choose
 
 
@@ -53,7 +53,7 @@ class Fitted(NamedTuple):
     Attributes:
       valid: `[N]` accuracy on the validation split, %; `-inf` if it diverged.
       test: `[N]` accuracy on the test split, %; `-inf` if it diverged.
-      loss: `[N, epochs]` mean training loss of each epoch.
+      loss: `[N, epochs]` mean training loss of each epoch; NaN for a candidate of no epochs.
       diverged: `[N]` the step at which the loss stopped being finite, -1 if never.
       epochs: `[N]` passes over the training set.
       variables: trained variables, leaves `[N, ...]`.
@@ -91,7 +91,7 @@ def trainer(
 
     Returns:
       A function of a key, genotypes with leading axis `N`, and epochs (`[N]` whole numbers, -1 or
-      `None` for the recipe's).
+      `None` for the recipe's, 0 to judge the initial weights).
 
     Raises:
       ValueError: if the recipe's batch is larger than the training set, or for an unknown
@@ -111,11 +111,12 @@ def trainer(
     ) -> Fitted:
         n = jax.tree.leaves(genotypes)[0].shape[0]
         budget = np.full(n, -1) if epochs is None else np.asarray(epochs)
-        budget = np.where(budget < 0, recipe.epochs, np.maximum(budget, 1)).astype(np.int32)
+        budget = np.where(budget < 0, recipe.epochs, budget).astype(np.int32)
         key_start, key_data = jax.random.split(key)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_start, jnp.arange(n))
         candidates = (keys, genotypes, jnp.asarray(budget))
-        plan = choose(execution, n, _bytes_each(programs, key_data, *_slice(candidates, 0, 1)))
+        bytes_each = _bytes_each(programs, key_data, *_slice(candidates, 0, 1))
+        plan = choose(execution, n, bytes_each, images=dataset.train.x.ndim > 3)
         # The last group is filled up with copies, so that one program serves all.
         filled = np.minimum(np.arange(-(-n // plan.together) * plan.together), n - 1)
         candidates = jax.tree.map(lambda leaf: leaf[filled], candidates)
@@ -123,7 +124,7 @@ def trainer(
             _fit_group(programs, key_data, *_slice(candidates, i, i + plan.together), plan)
             for i in range(0, n, plan.together)
         ]
-        return _slice(_join(groups, int(budget.max())), 0, n)
+        return _slice(_join(groups, max(1, int(budget.max()))), 0, n)
 
     return fit_many
 
@@ -153,13 +154,13 @@ def _programs(make: Callable[[PyTree], Network], dataset: Dataset, recipe: Recip
     def step(
         states: _State, genotypes: PyTree, epochs: Array, key: Key[Array, ""], index: Array
     ) -> tuple[_State, Array]:
-        x, y = take(train, index)
-        x = _augmented(key, x, recipe)
+        key_augment, key_drop = jax.random.split(key)
+        x, y = take(train, index, dtype, key_augment if recipe.augment else None)
 
         def one(state: _State, genotype: PyTree, epochs: Array) -> tuple[_State, Array]:
             rate = _cosine(recipe.learning_rate, state.step, epochs * steps)
             alive = state.step < epochs * steps
-            return _update(make(genotype), optimizer, state, rate, alive, x.astype(dtype), y)
+            return _update(make(genotype), optimizer, state, rate, alive, x, y, key_drop)
 
         return jax.vmap(one)(states, genotypes, epochs)
 
@@ -185,10 +186,6 @@ def _programs(make: Callable[[PyTree], Network], dataset: Dataset, recipe: Recip
     return _Programs(*(compiled(part) for part in parts))
 
 
-def _augmented(key: Key[Array, ""], x: Array, recipe: Recipe) -> Array:
-    return crop_flip(key, x) if recipe.augment and x.ndim == 4 else x
-
-
 def _update(
     network: Network,
     optimizer: optax.GradientTransformation,
@@ -197,11 +194,13 @@ def _update(
     alive: Array,
     x: Array,
     y: Array,
+    key: Key[Array, ""],
 ) -> tuple[_State, Array]:
     """One step of one candidate; nothing moves once it has diverged or used up its budget."""
 
     def objective(params: PyTree) -> tuple[Array, PyTree]:
-        logits, new = network.apply({**state.variables, "params": params}, x, True)
+        variables = {**state.variables, "params": params}
+        logits, new = network.apply(variables, x, True, {"dropout": key})
         return cross_entropy(logits, y), new
 
     params = state.variables["params"]
@@ -225,7 +224,7 @@ def _fit_group(
     plan: Plan,
 ) -> Fitted:
     states, losses = programs.start(keys, genotypes), []
-    for n in range(int(epochs.max())):
+    for n in range(max(1, int(epochs.max()))):
         order = programs.order(jax.random.fold_in(key, n))
         if plan.scan:
             states, loss = programs.epoch(states, genotypes, epochs, *order)
@@ -238,8 +237,9 @@ def _fit_group(
         losses.append(loss.mean(0))
     judged = programs.judge(states, genotypes)
     # Once its budget is used up a candidate stands still, and its last epoch is repeated.
-    last = jnp.minimum(jnp.arange(len(losses)), epochs[:, None] - 1)
+    last = jnp.clip(jnp.arange(len(losses)), 0, jnp.maximum(epochs[:, None] - 1, 0))
     losses = jnp.take_along_axis(jnp.stack(losses, 1), last, axis=1)
+    losses = jnp.where(epochs[:, None] > 0, losses, jnp.nan)
     return Fitted(*judged, losses, states.diverged, epochs, states.variables)
 
 

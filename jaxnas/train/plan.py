@@ -20,17 +20,21 @@ class Plan(NamedTuple):
     scan: bool
 
 
-def choose(execution: str, candidates: int, bytes_each: int = 0) -> Plan:
+CPU_TOGETHER = 8
+
+
+def choose(execution: str, candidates: int, bytes_each: int = 0, *, images: bool = True) -> Plan:
     """The plan for a batch of candidates.
 
     `auto` is what measures fastest (benchmarks/fit_many.py): on an accelerator all side by side in
-    one scan, as many as its memory holds; on CPU one after another, where a candidate
-    already fills both the cores and the caches.
+    one scan, as many as its memory holds; on CPU sequences eight at a time, and images one after
+    another, since one already fills both the cores and the caches.
 
     Args:
       execution: `auto`, `loop`, `scan` (one at a time), `vmap`, or `vmap_scan` (side by side).
       candidates: how many, `N`.
       bytes_each: memory one candidate needs while training; 0 where unknown.
+      images: whether two axes are convolved over, not one.
 
     Raises:
       ValueError: for an unknown `execution`.
@@ -39,12 +43,15 @@ def choose(execution: str, candidates: int, bytes_each: int = 0) -> Plan:
         raise ValueError(
             f"`execution` must be one of {', '.join(EXECUTIONS)}, but got {execution!r}."
         )
+    most = candidates if execution.startswith("vmap") else 1
     if execution == "auto":
-        execution = "vmap_scan" if jax.default_backend() != "cpu" else "scan"
-    together = candidates if execution.startswith("vmap") else 1
+        on_cpu = 1 if images else CPU_TOGETHER
+        most = on_cpu if jax.default_backend() == "cpu" else candidates
     if bytes_each and (free := _free_bytes()):
-        together = max(1, min(together, int(0.8 * free) // bytes_each))
-    return Plan(together, execution.endswith("scan"))
+        most = max(1, min(most, int(0.8 * free) // bytes_each))
+    groups = -(-candidates // most)
+    together = -(-candidates // groups)  # groups of one size, so that few places stay empty
+    return Plan(together, execution == "auto" or execution.endswith("scan"))
 
 
 def bytes_needed(f: Callable[..., Any], *args: Any) -> int:

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from reference.optim import Sgd, cosine, linear_loss
 
 from jaxnas.data.dataset import Split
 from jaxnas.data.toy import shapes, waves
-from jaxnas.nn.network import Network
-from jaxnas.train import fit as fit_module
+from jaxnas.nn.network import Network, from_linen
+from jaxnas.train import batches, fit as fit_module
 from jaxnas.train.fit import Recipe, fit, trainer
 from jaxnas.train.plan import Plan
 
@@ -206,8 +207,8 @@ def test_training_learns_waves_far_beyond_chance():
 
 def test_images_are_augmented_unless_that_is_switched_off(monkeypatch):
     calls = []
-    real = fit_module.crop_flip
-    monkeypatch.setattr(fit_module, "crop_flip", lambda *a: calls.append(1) or real(*a))
+    real = batches.crop_flip
+    monkeypatch.setattr(batches, "crop_flip", lambda *a: calls.append(1) or real(*a))
     images = shapes(size=8, n=16)
     net = linear(1.0, features=192)
     for data, network, augment, expected in (
@@ -237,3 +238,44 @@ def test_a_split_larger_than_a_judging_batch_is_counted_once():
     p = fitted.variables["params"]
     right = (x @ np.asarray(p["kernel"]) + np.asarray(p["bias"])).argmax(1) == np.arange(503) % 4
     np.testing.assert_allclose(fitted.test, 100 * right.mean(), rtol=1e-6)
+
+
+def test_a_budget_of_nothing_judges_the_initial_weights():
+    many = trainer(linear, WAVES, RECIPE, execution="scan")
+    fitted = many(jax.random.key(0), GENOTYPES[:2], jnp.array([0, 2]))
+    assert fitted.epochs.tolist() == [0, 2]
+    assert np.isnan(fitted.loss[0]).all()
+    assert np.isfinite(fitted.loss[1]).all()
+    p = jax.tree.map(lambda leaf: np.asarray(leaf[0]), fitted.variables["params"])
+    assert (p["bias"] == 0).all()  # training moves it at once
+    logits = WAVES.valid.x.reshape(len(WAVES.valid.y), -1) @ p["kernel"]
+    right = 100 * (logits.argmax(1) == WAVES.valid.y).mean()
+    np.testing.assert_allclose(fitted.valid[0], right, rtol=1e-6)
+
+
+class Dropped(nn.Module):
+    """Half of the inputs are dropped while training."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dropout(0.5, deterministic=not train)(x.reshape(x.shape[0], -1))
+        return nn.Dense(4)(x)
+
+
+def test_dropout_has_a_key_of_its_own_at_every_step():
+    results = [
+        fit(from_linen(Dropped()), WAVES, RECIPE, jax.random.key(k), execution=way)
+        for k, way in ((0, "scan"), (0, "loop"))
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *results)
+    keys = []
+
+    def apply(variables, x, train, rngs=None):
+        if train:
+            words = jax.random.key_data(rngs["dropout"])
+            jax.debug.callback(lambda k: keys.append(tuple(np.ravel(k))), words)
+        return linear(1.0).apply(variables, x, train)
+
+    fit(Network(linear(1.0).init, apply), WAVES, RECIPE, jax.random.key(0), execution="scan")
+    jax.effects_barrier()
+    assert len(set(keys)) == RECIPE.epochs * 3

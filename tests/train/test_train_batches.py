@@ -78,6 +78,18 @@ def test_images_are_normalised_as_they_are_read():
     np.testing.assert_allclose(every.std((0, 1, 2)), 1, atol=1e-5)
 
 
+def test_what_a_crop_adds_is_black():
+    """As torchvision crops: before the image is normalised, so that zeros stay zeros."""
+    data = shapes(size=8, n=32)
+    device = on_device(data, data.train)._replace(x=jnp.full((32, 8, 8, 3), 200, jnp.uint8))
+    mean, std = (np.array(v) for v in (data.mean, data.std))
+    moved, _ = take(device, jnp.arange(32), augment=jax.random.key(0))
+    black, light = -mean / std, (200 / 255 - mean) / std
+    near = [np.isclose(moved, value, atol=1e-4).all(-1) for value in (black, light)]
+    assert (near[0] | near[1]).all()
+    assert near[0].any()
+
+
 def test_sequences_get_a_channel_axis_and_halves_share_nothing():
     data = waves(length=12, n=33)
     device = on_device(data, data.train)

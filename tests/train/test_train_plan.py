@@ -32,7 +32,14 @@ def test_a_group_takes_four_fifths_of_the_free_memory(monkeypatch, free, bytes_e
 @pytest.mark.parametrize(("backend", "expected"), [("cpu", 1), ("gpu", 7), ("tpu", 7)])
 def test_auto_is_side_by_side_on_accelerators_only(monkeypatch, backend, expected):
     monkeypatch.setattr(plan.jax, "default_backend", lambda: backend)
-    assert choose("auto", 7).together == expected
+    assert choose("auto", 7) == Plan(expected, True)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "together"), [(1, 1), (8, 8), (9, 5), (17, 6), (64, 8), (65, 8)]
+)
+def test_sequences_on_cpu_go_in_groups_of_one_size_of_at_most_eight(candidates, together):
+    assert choose("auto", candidates, images=False) == Plan(together, True)
 
 
 def test_an_unknown_execution_is_refused_with_the_known_ones():
