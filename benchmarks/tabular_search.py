@@ -1,7 +1,8 @@
 """Searches on the NAS-Bench-201 table: how good they are, and how many evaluations a second.
 
 Goodness against published and measured figures: random search by validation accuracy at several
-budgets (1,000 runs), aging evolution on `test_seed888` (200 runs), the bit-string toy (50 runs).
+budgets (1,000 runs) against the figures of another implementation and against its exact
+expectation, aging evolution on `test_seed888` (200 runs), the bit-string toy (50 runs).
 Speed of vmapped aging evolution against the same algorithm in plain Python on the same table.
 """
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import best_of, options, publish, timed
+from scipy.special import gammaln
 
 from jaxnas.cells import nas_bench_201
 from jaxnas.cells.tabular import tabular
@@ -40,14 +42,24 @@ def random_rows(table, repeats):
         curve = random_curve(problem.fitness, problem.reported, jnp.array(QUERIES), key, repeats)
         for n, values, (mean, spread) in zip(QUERIES, curve.T, RANDOM[name], strict=True):
             got = f"{values.mean():.2f} ± {values.std():.2f}"
-            error = spread * np.sqrt(1 / repeats + 1 / 1000)
-            off = f"{(float(values.mean()) - mean) / error:+.1f} s.e."
+            error, exact = spread / np.sqrt(repeats), expected(problem, n)
+            apart = (float(values.mean()) - mean) / (error * np.sqrt(1 + repeats / 1000))
             yield (
                 f"random search, {n} queries, {name}, test",
                 got,
-                f"{mean:.2f} ± {spread:.2f}",
-                off,
+                f"{mean:.2f} ± {spread:.2f}, exactly {exact:.2f}",
+                f"{apart:+.1f} s.e., {(float(values.mean()) - exact) / error:+.1f} of the exact",
             )
+
+
+def expected(problem, n):
+    """Mean report of the best of `n` rows drawn without replacement, by order statistics."""
+    order = np.argsort(-np.asarray(problem.fitness), kind="stable")
+    told = np.asarray(problem.reported, float)[order][: len(order) - n + 1]
+    below = len(order) - 1 - np.arange(len(told))  # rows worse than the best one drawn
+    share = gammaln(below + 1) - gammaln(below - n + 2) - gammaln(n)
+    total = gammaln(len(order) + 1) - gammaln(len(order) - n + 1) - gammaln(n + 1)
+    return float((np.exp(share - total) * told).sum())
 
 
 def evolution_rows(table, runs):

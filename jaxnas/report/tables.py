@@ -47,7 +47,7 @@ def results(one: View) -> Markup:
             rows.append([f"{word}, mean of {n}", *mean, ""])
     if any(r.kind == "random" for r in one.results):
         best = (max(values(one, "random", c), default=float("nan")) for c in columns)
-        rows.append(["random, best of each", *(number(float(x)) for x in best), ""])
+        rows.append(["random, best in each column", *(number(float(x)) for x in best), ""])
     more = f" The first {_SHOWN} of {len(found)} seeds are listed." if len(found) > _SHOWN else ""
     caption = "± is the sample standard deviation. All cells were judged alike." + more
     heads = ["cell", *map(plain, columns), "genotype"]
