@@ -5,6 +5,7 @@ leaves out `runs`, `report` and `data`: they hold files and numpy, and beartype 
 `typing.Self` (it decorates functions, not classes) nor their `IO[bytes]` (of a zip member).
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ import pytest  # noqa: E402
 
 from jaxnas.data import dataset, tables  # noqa: E402
 
+# A suite started in the background ignores Ctrl-C, and so would the runs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if jax.config.jax_compilation_cache_dir is None:  # else JAX_COMPILATION_CACHE_DIR names it
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
