@@ -5,7 +5,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 PINS := $(wildcard constraints/python$(VERSION).txt)
 STAMP := .venv/.installed
 
-.PHONY: demo test check rooms notebooks bench clean
+.PHONY: demo test check rooms notebooks clean
 
 demo: $(STAMP)
 	$(BIN)/jaxnas run drnas --preset default --seeds 4 --out runs/demo-$$(date +%Y%m%d-%H%M%S)

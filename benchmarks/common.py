@@ -59,7 +59,8 @@ def publish(
     else:
         print(f"{title} ({where})\n\n{table}\n\n{note}")
     if not args.quick:
-        command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+        words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+        command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
         entry = f"\n## {title}\n\n{where}. `{command}`\n\n{table}\n\n{note}\n"
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(entry)

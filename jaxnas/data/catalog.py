@@ -74,7 +74,7 @@ _ENTRIES = (
             images.MNIST_NPZ,
         ),
         how=f"{images.MNIST_REMEDY} {PLACES}",
-        licence="CC BY-SA 3.0, as commonly stated",
+        licence=images.MNIST_LICENCE,
     ),
     Entry(
         "fashion_mnist",
@@ -82,7 +82,7 @@ _ENTRIES = (
         "jaxnas.data.images:fashion_mnist",
         files=tuple(f"{folder}/{name}" for folder in images.FASHION_FOLDERS for name in _IDX),
         how=f"{images.FASHION_REMEDY} {PLACES}",
-        licence="MIT",
+        licence=images.FASHION_LICENCE,
     ),
     Entry(
         "cifar10",

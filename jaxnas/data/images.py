@@ -64,9 +64,11 @@ SAMPLE_REMEDY = "Save the first 4,000 training images of CIFAR-10 as `x` and `y`
 MNIST_FOLDERS = ("mnist", "MNIST/raw")
 MNIST_NPZ = "mnist.npz"
 MNIST_COUNTS = Counts()
+MNIST_LICENCE = "CC BY-SA 3.0, as commonly stated"
 MNIST_REMEDY = "Get the four idx files of MNIST into a folder `mnist`, or Keras' mnist.npz."
 FASHION_FOLDERS = ("fashion-mnist", "FashionMNIST/raw")
 FASHION_COUNTS = Counts()
+FASHION_LICENCE = "MIT"
 FASHION_REMEDY = (
     "Get the four idx files from https://github.com/zalandoresearch/fashion-mnist into a folder "
     "`fashion-mnist`, or install Debian's package dataset-fashion-mnist."
@@ -179,7 +181,7 @@ def mnist(folder: Path | str | None = None) -> Dataset:
         classes=class_names.DIGITS,
         mean=(0.13066048,),
         std=(0.30810781,),
-        licence="CC BY-SA 3.0, as commonly stated",
+        licence=MNIST_LICENCE,
         source="LeCun, Cortes and Burges 1998, The MNIST database of handwritten digits",
         note="" if whole else f"first {len(test.y)} of {MNIST_COUNTS.test} test images",
     )
@@ -211,17 +213,17 @@ def fashion_mnist(folder: Path | str | None = None) -> Dataset:
         classes=class_names.FASHION,
         mean=(0.28604060,),
         std=(0.35302424,),
-        licence="MIT",
+        licence=FASHION_LICENCE,
         source="Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747",
     )
 
 
 def _cifar10_like(
-    name: str, official: tuple[Split, Split], *, note: str, held_out: int | None = None
+    name: str, official: tuple[Split, Split], *, note: str, held_out: int = CIFAR_HELD_OUT
 ) -> Dataset:
     """What both sets of CIFAR-10 images have in common."""
     train, test = official
-    train, valid = hold_out(train, held_out or CIFAR_HELD_OUT)
+    train, valid = hold_out(train, held_out)
     return Dataset(
         name=name,
         train=train,

@@ -152,20 +152,6 @@ def count_flops(ops: np.ndarray) -> np.ndarray:
     return (fixed + PIXEL_SHARE * body).astype(np.int64)
 
 
-def official_flops(ops: np.ndarray) -> np.ndarray:
-    """The FLOPs the releases report: multiplications of convolutions and classifier only.
-
-    Args:
-        ops: Operation of each edge, [N, 6].
-
-    Returns:
-        One column a data set, [N, 3] int64.
-    """
-    _, conv1, conv3, _ = _counts(ops)
-    body = 1_945_600 + 8_847_360 * conv3 + 983_040 * conv1
-    return (PIXEL_SHARE * body + 65 * CLASSES).astype(np.int64)
-
-
 def parse_cell(name: str) -> tuple[int, ...]:
     """Operations of a cell written the official way.
 

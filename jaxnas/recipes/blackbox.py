@@ -81,7 +81,6 @@ def _on_table(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], steps
         epochs=config.epochs,
         report=config.report,
     )
-    labels = cell_labels(problem.label, "queries") | {"reported_label": problem.reported_label}
     return System(
         close(searcher(problem), problem),
         steps,
@@ -92,7 +91,7 @@ def _on_table(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], steps
         describe=lambda extra: {config.report: float(extra)},
         baseline=None,
         curve=lambda _: random_curve(problem, config.evaluations),
-        labels=labels,
+        labels=cell_labels(problem, "queries"),
     )
 
 
@@ -110,8 +109,6 @@ def _by_training(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], st
         layers=config.layers,
         execution=config.execution,
     )
-    labels = cell_labels(problem.label, "epochs of training")
-    labels |= {"reported_label": problem.reported_label}
     return System(
         close(searcher(problem), problem),
         steps,
@@ -122,7 +119,7 @@ def _by_training(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], st
         describe=describe_training,
         baseline=None,
         curve=None,
-        labels=labels,
+        labels=cell_labels(problem, "epochs of training"),
     )
 
 

@@ -135,8 +135,7 @@ def system(config: GradientConfig, relaxation: Relaxation, order: str = "first")
         describe=describe_training if isinstance(judge, Trained) else _reported,
         baseline=_baseline(config),
         curve=_curve(config, judge),
-        labels=cell_labels(judge.label, COST[config.judge])
-        | {"reported_label": judge.reported_label},
+        labels=cell_labels(judge, COST[config.judge]),
     )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from jaxnas.cells import nas_bench_201
+from jaxnas.cells.tabular import Tabular
+from jaxnas.cells.trained import Trained
 from jaxnas.core import Asked, Problem, Search
 from jaxnas.runs.rows import Curve, Result
 
@@ -63,11 +65,12 @@ def graph(genotype: np.ndarray) -> dict[str, Any]:
     return {"nodes": nodes, "edges": edges}
 
 
-def cell_labels(fitness: str, cost: str) -> dict[str, Any]:
+def cell_labels(judge: Tabular | Trained, cost: str) -> dict[str, Any]:
     """Labels of every system over NAS-Bench-201 cells."""
     edges = [f"{j} to {i}" for j, i in nas_bench_201.EDGES]
     return {
-        "fitness_label": fitness,
+        "fitness_label": judge.label,
+        "reported_label": judge.reported_label,
         "cost_label": cost,
         "operations": list(nas_bench_201.OPS),
         "edges": edges,

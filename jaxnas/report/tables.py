@@ -64,7 +64,7 @@ def candidates(one: View) -> Markup:
         [
             str(i),
             number(c.fitness),
-            f"{c.cost:g}" if c.cost is not None else "-",
+            _short(c.cost),
             str(c.seed),
             str(c.step),
             f"{n:,}",

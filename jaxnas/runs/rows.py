@@ -117,7 +117,7 @@ def to_json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, default=_plain, ensure_ascii=False)
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False)
+        return json.dumps(finite(value), allow_nan=False, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
@@ -126,13 +126,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"A run stores numbers, text, lists and dicts, but got {type(value)}.")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same plain value, with `None` for every number that is not finite."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -8,7 +8,6 @@ on disk, which the order "ledger first, checkpoint second" relies on.
 
 import fcntl
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Generator, Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import IO, Any
 
 from jaxnas.runs import ledger
 from jaxnas.runs.ledger import BrokenRunError, RunLockedError
-from jaxnas.runs.rows import Candidate, Curve, Result, Snapshot, Step, to_json
+from jaxnas.runs.rows import Candidate, Curve, Result, Snapshot, Step, finite, to_json
 
 
 class RunExistsError(ValueError):
@@ -132,7 +131,7 @@ class Run:
         with self._write() as db:
             ledger.write(db, "steps", ((*row[:2], to_json(row[2])) for row in steps))
             ledger.write(db, "snapshots", ((*row[:3], to_json(row[3])) for row in snapshots))
-            rows = ((*row[:4], _finite(row[4]), _finite(row[5]), *row[6:]) for row in candidates)
+            rows = ((*row[:4], finite(row[4]), finite(row[5]), *row[6:]) for row in candidates)
             ledger.write(db, "candidates", rows)
             facts = ((name, to_json(value)) for name, value in (meta or {}).items())
             ledger.write(db, "meta", facts, replace=True)
@@ -229,7 +228,3 @@ class Run:
             raise RunLockedError(f"{self.folder} is open for reading; write it inside `with run:`.")
         with ledger.connect(self._path) as db, db:
             yield db
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

@@ -124,7 +124,7 @@ def trainer(
             _fit_group(programs, key_data, *_slice(candidates, i, i + plan.together), plan)
             for i in range(0, n, plan.together)
         ]
-        return _slice(_join(groups, max(1, int(budget.max()))), 0, n)
+        return _slice(_join(groups), 0, n)
 
     return fit_many
 
@@ -237,7 +237,7 @@ def _fit_group(
         losses.append(loss.mean(0))
     judged = programs.judge(states, genotypes)
     # Once its budget is used up a candidate stands still, and its last epoch is repeated.
-    last = jnp.clip(jnp.arange(len(losses)), 0, jnp.maximum(epochs[:, None] - 1, 0))
+    last = jnp.minimum(jnp.arange(len(losses)), jnp.maximum(epochs[:, None] - 1, 0))
     losses = jnp.take_along_axis(jnp.stack(losses, 1), last, axis=1)
     losses = jnp.where(epochs[:, None] > 0, losses, jnp.nan)
     return Fitted(*judged, losses, states.diverged, epochs, states.variables)
@@ -297,7 +297,8 @@ def _accuracy(network: Network, state: _State, data: Data, dtype: Any) -> Float[
     return jnp.where(state.diverged < 0, share, -jnp.inf)
 
 
-def _join(groups: list[Fitted], epochs: int) -> Fitted:
+def _join(groups: list[Fitted]) -> Fitted:
+    epochs = max(g.loss.shape[1] for g in groups)
     padded = [
         g._replace(loss=jnp.pad(g.loss, ((0, 0), (0, epochs - g.loss.shape[1])), mode="edge"))
         for g in groups
