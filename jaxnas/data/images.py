@@ -219,11 +219,11 @@ def fashion_mnist(folder: Path | str | None = None) -> Dataset:
 
 
 def _cifar10_like(
-    name: str, official: tuple[Split, Split], *, note: str, held_out: int = CIFAR_HELD_OUT
+    name: str, official: tuple[Split, Split], *, note: str, held_out: int | None = None
 ) -> Dataset:
     """What both sets of CIFAR-10 images have in common."""
     train, test = official
-    train, valid = hold_out(train, held_out)
+    train, valid = hold_out(train, held_out or CIFAR_HELD_OUT)
     return Dataset(
         name=name,
         train=train,
