@@ -86,13 +86,13 @@ def add(bounds):
 def test_a_loop_over_equal_cells_computes_what_one_after_the_other_does():
     genotype = darts_space.from_text("DARTS_V2")
     cell = FixedCell(*genotype[:2], 3, False, False)
-    loop = FixedCell(*genotype[:2], 3, False, False, name="stacked")
     pair = drawn(2, 8, 12), drawn(2, 8, 12, seed=2)
 
     class Chain(chain.nn.Module):
         @chain.nn.compact
         def __call__(self, *pair):
-            return chain._chained(loop.copy(), 3, pair, (), False)
+            loop = FixedCell(*genotype[:2], 3, False, False, name="stacked")
+            return chain._chained(loop, 3, pair, (), False)
 
     ys, variables = Chain().init_with_output(jax.random.key(0), *pair)
     for n in range(3):
