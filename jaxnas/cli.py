@@ -16,6 +16,8 @@ from typing import Any
 from jaxnas import __version__
 from jaxnas.recipes import RECIPES
 
+# Spaces of `describe`, with the channels and layers of their papers.
+SPACES = {"nas_bench_201": (16, 5), "darts": (36, 20), "nasnet": (36, 20)}
 MISSING = {"qdax": "pip install --no-deps qdax==0.5.0"}
 
 
@@ -75,12 +77,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first")
 
     sub = command("describe", _describe, "parameters and multiply-adds of a genotype")
-    sub.add_argument("space", metavar="SPACE", help="nas_bench_201")
-    sub.add_argument("genotype", metavar="GENOTYPE", help="its text, or its official index")
+    sub.add_argument("space", metavar="SPACE", help=", ".join(SPACES))
+    sub.add_argument("genotype", metavar="GENOTYPE", help="its text, name or official index")
     sub.add_argument("--classes", type=int, default=10, metavar="N")
-    sub.add_argument("--channels", type=int, default=16, metavar="C", help="of the first stage")
-    sub.add_argument("--layers", type=int, default=5, metavar="L", help="cells per stage")
+    sub.add_argument("--channels", type=int, metavar="C", help="of the first stage; 16, DARTS 36")
+    sub.add_argument("--layers", type=int, metavar="L", help="cells: 5 per stage, DARTS 20 in all")
     sub.add_argument("--size", type=int, default=32, help="height and width of an image")
+    sub.add_argument("--stem", default="cifar", help="of a DARTS network: cifar or imagenet")
+    sub.add_argument("--auxiliary", action="store_true", help="of a DARTS network: count it too")
     sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     sub = command("data", _data, "show which data sets are here and how to get the others")
@@ -198,24 +202,43 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _describe(args: argparse.Namespace) -> None:
-    if args.space != "nas_bench_201":
-        raise ValueError(f"Unknown space {args.space!r}; there is nas_bench_201.")
+    if args.space not in SPACES:
+        raise ValueError(f"Unknown space {args.space!r}; there are {', '.join(SPACES)}.")
+    channels, layers = SPACES[args.space]
+    args.channels = channels if args.channels is None else args.channels
+    args.layers = layers if args.layers is None else args.layers
     for name in ("classes", "channels", "layers", "size"):
         if getattr(args, name) < 1:
             raise ValueError(f"`--{name}` must be at least 1, but got {getattr(args, name)}.")
+    shape = {"classes": args.classes, "channels": args.channels, "layers": args.layers}
+    describe = _nas_bench_201 if args.space == "nas_bench_201" else _darts
+    _facts({"space": args.space, **describe(args, shape)}, as_json=args.json)
+
+
+def _nas_bench_201(args: argparse.Namespace, shape: dict[str, int]) -> dict[str, Any]:
     from jaxnas.cells import nas_bench_201 as space
 
     genotype = _genotype(args.genotype)
-    shape = {"classes": args.classes, "channels": args.channels, "layers": args.layers}
-    facts = {
-        "space": args.space,
+    return {
         "genotype": space.to_text(genotype),
         **shape,
         "params": space.params(genotype, **shape),
         "flops": space.flops(genotype, size=args.size, **shape),
         "canonical": space.canonical(genotype),
     }
-    _facts(facts, as_json=args.json)
+
+
+def _darts(args: argparse.Namespace, shape: dict[str, int]) -> dict[str, Any]:
+    from jaxnas.cells import cell_text, darts_net, darts_space, nasnet_space
+
+    space = darts_space if args.space == "darts" else nasnet_space
+    genotype = space.from_text(args.genotype)
+    params = darts_net.params(genotype, stem=args.stem, **shape)
+    facts = {"genotype": cell_text.to_text(genotype), **shape, "stem": args.stem, "params": params}
+    if args.auxiliary:
+        both = darts_net.params(genotype, stem=args.stem, auxiliary=True, **shape)
+        facts["auxiliary_params"] = both - params
+    return facts
 
 
 def _genotype(text: str) -> Any:

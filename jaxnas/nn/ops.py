@@ -41,7 +41,7 @@ def conv(x: Map, kernel: Float[Array, "*k C D"], stride: int = 1) -> Float[Array
     if math.prod(size) == 1:
         x, stride = subsample(x, stride), 1
     if stride == 1 and len(size) > 1:
-        return _conv_cpu.bind(x, kernel)
+        return _conv_cpu(x, kernel)
     return _taps(x, size, stride) @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -103,56 +103,118 @@ def _mirrored(kernel: Array) -> Array:
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def _bilinear(name: str, f: Callable[..., Array], by_left: Any, by_right: Any) -> Primitive:
-    """A primitive that computes `f`, linear in each argument, with the transposes given.
+def bilinear(
+    name: str,
+    f: Callable[..., Array],
+    by_left: Callable[..., Array],
+    by_right: Callable[..., Array],
+) -> Callable[..., Array]:
+    """An operation of its own that computes `f`, linear in each argument, its transposes given.
 
-    `jax.custom_vjp` would bar forward mode, which exact second-order searches need.
+    `jax.custom_vjp` would bar forward mode, which exact second-order searches need. Under `vmap`
+    the operation stays itself and notes the axes mapped, inmost first, so its transposes hold
+    there too: a supernet maps over edges inside the gradient.
+
+    Args:
+      name: of the primitive.
+      f: `(left, right, **params) -> out`.
+      by_left: `(cotangent, right, shape of left, **params) -> cotangent of left`.
+      by_right: `(cotangent, left, shape of right, **params) -> cotangent of right`.
     """
     primitive = Primitive(name)
-    primitive.def_impl(f)
+
+    def compute(x: Array, y: Array, *, axes: Any, **params: Any) -> Array:
+        g = functools.partial(f, **params)
+        for pair in axes:
+            g = jax.vmap(g, pair)
+        return g(x, y)
+
+    def batch(arrays: Any, dims: Any, *, axes: Any, **params: Any) -> tuple[Array, int]:
+        return primitive.bind(*arrays, axes=(*axes, tuple(dims)), **params), 0
+
+    primitive.def_impl(compute)
     primitive.def_abstract_eval(
         lambda x, y, **params: ShapedArray(
-            (out := jax.eval_shape(functools.partial(f, **params), x, y)).shape, out.dtype
+            (out := jax.eval_shape(functools.partial(compute, **params), x, y)).shape, out.dtype
         )
     )
-    mlir.register_lowering(primitive, mlir.lower_fun(f, multiple_results=False))
-    ad.defbilinear(primitive, by_left, by_right)
-    batching.primitive_batchers[primitive] = lambda arrays, axes, **params: (
-        jax.vmap(functools.partial(f, **params), axes)(*arrays),
-        0,
-    )
-    return primitive
+    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
+    ad.defbilinear(primitive, _transpose(0, by_left), _transpose(1, by_right))
+    batching.primitive_batchers[primitive] = batch
+    return functools.partial(primitive.bind, axes=())
 
 
-_conv_cpu = _bilinear(
+def _transpose(side: int, rule: Callable[..., Array]) -> Callable[..., Array]:
+    """The transpose by one argument, mapped over the same axes."""
+
+    def run(ct: Array, x: Any, y: Any, *, axes: Any, **params: Any) -> Array:
+        wanted, other = (y, x) if side else (x, y)
+        shape = list(wanted.aval.shape)
+        for pair in reversed(axes):
+            if pair[side] is not None:
+                del shape[pair[side]]
+        f = functools.partial(rule, shape=tuple(shape), **params)
+        for pair in axes:
+            f = _gathered(jax.vmap(f, (0, pair[1 - side])), pair[side])
+        return f(ct, other)
+
+    return run
+
+
+def _gathered(f: Callable[..., Array], axis: int | None) -> Callable[..., Array]:
+    """Puts the mapped axis of the output back to `axis`, or sums over it where there was none."""
+
+    def run(*args: Array) -> Array:
+        y = f(*args)
+        return y.sum(0) if axis is None else jnp.moveaxis(y, 0, axis)
+
+    return run
+
+
+_conv_cpu = bilinear(
     "conv_cpu",
     _conv_forward,
-    lambda dy, x, kernel: _conv_cpu.bind(dy, _mirrored(kernel)),
-    lambda dy, x, kernel: _kernel_cpu.bind(x, dy, size=kernel.aval.shape[:2]),
+    lambda dy, kernel, shape: _conv_cpu(dy, _mirrored(kernel)),
+    lambda dy, x, shape: _kernel_cpu(x, dy, size=shape[:2]),
 )
-_kernel_cpu = _bilinear(
+_kernel_cpu = bilinear(
     "kernel_cpu",
     _kernel_product,
-    lambda dk, x, dy, *, size: _conv_cpu.bind(dy, _mirrored(dk)),
-    lambda dk, x, dy, *, size: _conv_cpu.bind(x, dk),
+    lambda dk, dy, shape, size: _conv_cpu(dy, _mirrored(dk)),
+    lambda dk, x, shape, size: _conv_cpu(x, dk),
 )
 
 
-def avg_pool(x: Map, k: int = 3) -> Map:
-    """Mean over `k` points per axis at stride 1; padding is not counted.
+def avg_pool(x: Map, k: int = 3, stride: int = 1) -> Map:
+    """Mean over `k` points per axis; padding is not counted.
 
     A product with a banded matrix per axis: XLA on CPU would fuse sums of shifted maps, and all
     that leads to them, into each of their users.
     """
-    *_, channels = shape = x.shape
-    inner = channels
-    for n in reversed(shape[1:-1]):
+    batch, *sizes, channels = x.shape
+    inner, space = channels, []
+    for n in reversed(sizes):
         i = np.arange(n)
-        band = (abs(i[:, None] - i) <= k // 2).astype(np.float32)
+        band = (abs(i[::stride, None] - i) <= k // 2).astype(np.float32)
         means = jnp.asarray(band / band.sum(1, keepdims=True), x.dtype)
         x = jnp.einsum("pq,bqn->bpn", means, x.reshape(-1, n, inner), precision="highest")
-        inner *= n
-    return x.reshape(shape)
+        space = [len(band), *space]
+        inner *= len(band)
+    return x.reshape(batch, *space, channels)
+
+
+def max_pool(x: Map, k: int = 3, stride: int = 1) -> Map:
+    """Largest of `k` points per axis, the window centred (an even one reaches one further ahead).
+
+    Returns:
+      Feature maps of `ceil(size / stride)` points per axis.
+    """
+    before, pads = (k - 1) // 2, []
+    for n in x.shape[1:-1]:
+        last = (n - 1) // stride * stride - before + k  # where the last window ends
+        pads.append((before, max(last - n, 0)))
+    axes = len(pads)
+    return nn.max_pool(x, (k,) * axes, (stride,) * axes, pads)
 
 
 def normalise(x: Map, scale: Float[Array, " C"] | float = 1.0, epsilon: float = 1e-5) -> Map:
@@ -176,18 +238,19 @@ class Conv(nn.Module):
 
     Attributes:
       features: output channels.
-      size: points per axis, odd.
+      size: points per axis, odd; one number for all axes or one for each.
       stride: the same along every axis.
     """
 
     features: int
-    size: int
+    size: int | tuple[int, ...]
     stride: int = 1
 
     @nn.compact
     def __call__(self, x: Map) -> Map:
         """Convolves `[B, *space, C]` to `[B, *space / stride, features]`."""
-        shape = (*[self.size] * (x.ndim - 2), x.shape[-1], self.features)
+        size = (self.size,) * (x.ndim - 2) if isinstance(self.size, int) else self.size
+        shape = (*size, x.shape[-1], self.features)
         return conv(x, self.param("kernel", fan_in_uniform, shape).astype(x.dtype), self.stride)
 
 
@@ -198,19 +261,23 @@ def fan_in_uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.fl
 
 
 class Norm(nn.Module):
-    """Batch norm with affine: by running statistics, or by those of each batch (search mode).
+    """Batch norm, by running statistics or by those of each batch (search mode).
 
     Attributes:
       track: whether running statistics are kept, and used when not training.
+      affine: whether a scale and a shift are learned; only search mode can do without.
     """
 
     track: bool = True
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Map, train: bool) -> Map:
         """Normalises every channel of `[B, *space, C]`."""
         if self.track:
             return nn.BatchNorm(not train, momentum=0.9, dtype=x.dtype, name="batch")(x)
+        if not self.affine:
+            return normalise(x)
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return normalise(x, scale) + bias.astype(x.dtype)
