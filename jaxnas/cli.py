@@ -185,7 +185,8 @@ def _show(outcome: Any, *, as_json: bool) -> None:
 
 
 def _collapse(outcome: Any) -> list[str]:
-    last = outcome.run.steps()[-outcome.run.config["seeds"] :]
+    told = [row for row in outcome.run.steps() if "collapsed" in row.metrics]
+    last = told[-outcome.run.config["seeds"] :]
     seeds = [str(row.seed) for row in last if row.metrics.get("collapsed")]
     if not seeds:
         return []

@@ -19,6 +19,7 @@ from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch, stretch
 from jaxnas.oneshot.curvature import curvature, watched
+from jaxnas.oneshot.discretise import judge_mixes, strengths
 from jaxnas.oneshot.nas_bench_201 import CHOICES, supernet
 from jaxnas.oneshot.robust import Rule, robust_legs
 from jaxnas.oneshot.supernet import Choices, Supernet
@@ -55,6 +56,8 @@ class GradientConfig:
         after every epoch; 0 for not at all.
       robust: what is done when that eigenvalue grows too much (R-DARTS): `none`, `stop` early, or
         go on under three times the `l2` of the weights.
+      strengths: edges on which, at the end, every operation is tried alone; 0 for none.
+      strength_epochs: of tuning before it is judged; 0 judges at once.
       every: steps between two checkpoints; 0 for an epoch (on CPU with images: one step).
       judge: `train` what is found from scratch, or look it up in the `table`.
       judge_data: data set of the judge, empty for that of the search.
@@ -84,6 +87,8 @@ class GradientConfig:
     warm_epochs: int = 0
     curvature: int = 0
     robust: str = "none"
+    strengths: int = 0
+    strength_epochs: int = 0
     every: int = 0
     judge: str = "train"
     judge_data: str = ""
@@ -169,10 +174,21 @@ class Bench(NamedTuple):
         return curvature(net, self.valid, relaxation, examples=self.config.curvature)
 
     def watch(self, legs: list[Leg], net: Supernet, relaxation: Relaxation) -> list[Leg]:
-        """The legs as they are, or with the curvature measured after every epoch."""
-        if not self.config.curvature:
-            return legs
-        return watched(legs, self.per_epoch, self.measure(net, relaxation))
+        """The legs with the curvature measured after every epoch, as far as the settings ask."""
+        if self.config.curvature:
+            legs = watched(legs, self.per_epoch, self.measure(net, relaxation))
+        return legs
+
+    def examine(self, net: Supernet, relaxation: Relaxation) -> list[Leg]:
+        """A leg that tries operations alone, if the settings ask for it."""
+        config, judge = self.config, judge_mixes(net, self.valid, self.schedule.batch)
+        rate = {"learning_rate": 0.0025, "final_learning_rate": 0.0025}  # as DARTS-PT tunes
+        tuning = replace(self.schedule, order="fixed", epochs=config.strength_epochs or 1, **rate)
+        search = bilevel(net, self.train, self.valid, relaxation, tuning)
+        steps = self.per_epoch * config.strength_epochs
+        shape = self.choices.shape
+        tried = strengths(search, steps, relaxation.strength, judge, shape, config.strengths)
+        return [Leg(tried, 1)] if config.strengths else []
 
 
 def one_method(bench: Bench, relaxation: Relaxation, partial: int = 1) -> list[Leg]:
@@ -191,7 +207,7 @@ def one_method(bench: Bench, relaxation: Relaxation, partial: int = 1) -> list[L
             epochs=config.epochs,
             order=config.order,
         )
-        return bench.watch(legs, net, relaxation)
+        return [*bench.watch(legs, net, relaxation), *bench.examine(net, relaxation)]
     if config.robust not in ROBUST or not config.curvature or config.warm_epochs:
         raise ValueError(
             f"`robust` must be one of none, {', '.join(ROBUST)}, with `curvature` examples to "

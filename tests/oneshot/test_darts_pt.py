@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from reference.toy_supernet import CHOICES, NAMES, TWO_KINDS, toy_supernet
 
-from jaxnas.core import relay
+from jaxnas.core import relay, run_scan
 from jaxnas.data.toy import waves
-from jaxnas.oneshot.bilevel import Schedule
+from jaxnas.oneshot.bilevel import Schedule, bilevel
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.darts_pt import perturbation_legs, turns
-from jaxnas.oneshot.discretise import judge_mixes
+from jaxnas.oneshot.discretise import judge_mixes, strengths
 from jaxnas.oneshot.supernet import Mix
 from jaxnas.train.batches import halves, on_device
 
@@ -139,6 +139,33 @@ def test_all_mixes_see_the_same_full_batches():
     for m in range(3):
         np.testing.assert_allclose(accuracy[m], accuracy_of(net, weights, ops[m]), atol=1e-3)
     assert loss.shape == (3,)
+
+
+def test_the_strength_of_an_operation_is_the_accuracy_with_it_alone():
+    """Untuned against the slow evaluation; tuned, it is that of a supernet trained under the mask."""
+    net, method = toy_supernet(), darts(CHOICES)
+    schedule = Schedule(epochs=3, batch=16, learning_rate=0.05, order="fixed")
+    search, judge = bilevel(net, TRAIN, VALID, method, schedule), judge_mixes(net, VALID, 16)
+    state = search.init(jax.random.key(0))
+    state = state._replace(alphas=jax.random.normal(jax.random.key(1), (6, 5)))
+    ops = method.strength(state.alphas, state.mask).ops
+    for steps in (0, 4):
+        look = strengths(search, steps, method.strength, judge, CHOICES.shape, 2)
+        after, info = jax.jit(look.step)(jax.random.key(2), state)
+        told = info["strength"]
+        np.testing.assert_array_equal(after.weights["out"], state.weights["out"])
+        assert told["edge"].tolist() == [0, 5]
+        np.testing.assert_allclose(told["weight"], ops[np.array([0, 5])], rtol=1e-5)
+        for row, edge in enumerate((0, 5)):
+            for k in range(5):
+                alone = np.array(ops)
+                alone[edge] = np.eye(5)[k]
+                mask = state.mask.at[edge].set(jnp.arange(5) == k)
+                cut = state._replace(mask=mask)
+                if steps:
+                    cut, _ = run_scan(search, jax.random.key(2), steps, cut)
+                slow = accuracy_of(net, cut.weights, alone)
+                np.testing.assert_allclose(told["accuracy"][row, k], slow, atol=1e-3)
 
 
 def test_too_few_epochs_for_the_decisions_are_refused():
