@@ -65,14 +65,23 @@ def jitter(
       x: colours in `[0, 1]`.
       strength: largest change of each, see `JITTER`.
     """
-    low = jnp.array([[1 - s for s in strength[:3]] + [-strength[3]]])
-    high = jnp.array([[1 + s for s in strength[:3]] + [strength[3]]])
-    draw = jax.random.uniform(key, (x.shape[0], 4), minval=low, maxval=high)
-    brightness, contrast, saturation, turn = (draw[:, i, None, None, None] for i in range(4))
+    low = jnp.array([*(1 - s for s in strength[:3]), -strength[3]])
+    high = jnp.array([*(1 + s for s in strength[:3]), strength[3]])
+    return recolour(x, jax.random.uniform(key, (x.shape[0], 4), minval=low, maxval=high))
+
+
+def recolour(x: Float[Array, "B H W 3"], by: Float[Array, "B 4"]) -> Float[Array, "B H W 3"]:
+    """Images of other colours.
+
+    Args:
+      x: colours in `[0, 1]`.
+      by: factors of brightness, contrast and saturation (1 changes nothing), and turns of hue.
+    """
+    brightness, contrast, saturation, turns = (by[:, i, None, None, None] for i in range(4))
     x = jnp.clip(x * brightness, 0, 1)
     x = _blend(x, (x @ _GREY).mean((1, 2))[:, None, None, None], contrast)
     x = _blend(x, (x @ _GREY)[..., None], saturation)
-    return turn_hue(x, turn[..., 0])
+    return turn_hue(x, turns[..., 0])
 
 
 def _blend(x: Array, grey: Array, share: Array) -> Array:
@@ -80,9 +89,9 @@ def _blend(x: Array, grey: Array, share: Array) -> Array:
 
 
 def turn_hue(
-    x: Float[Array, "*space 3"], turn: Float[Array, "*#space"]
-) -> Float[Array, "*space 3"]:
-    """Turns the hue of colours in `[0, 1]` by so many turns, at constant HSV saturation and value."""
+    x: Float[Array, "B H W 3"], turns: Float[Array, "B 1 1"]
+) -> Float[Array, "B H W 3"]:
+    """Turns the hue of colours in `[0, 1]`, at constant HSV saturation and value."""
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
     value = x.max(-1)
     chroma = value - x.min(-1)
@@ -93,5 +102,5 @@ def turn_hue(
         jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     # How far each primary is from its own sector tells how much of the chroma it lacks.
-    at = (jnp.array([5.0, 3.0, 1.0]) + (sixth + 6 * turn)[..., None]) % 6
+    at = (jnp.array([5.0, 3.0, 1.0]) + (sixth + 6 * turns)[..., None]) % 6
     return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(at, 4 - at), 0, 1)
