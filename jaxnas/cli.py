@@ -67,10 +67,10 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_settings(sub)
 
     sub = command("train", _train, "train a genotype for long into a new folder")
-    sub.add_argument("space", metavar="SPACE", help="nas_bench_201, darts")
+    sub.add_argument("space", metavar="SPACE", help="nas_bench_201, darts, nasnet")
     sub.add_argument("genotype", metavar="GENOTYPE", help="its text")
     sub.add_argument("--data", metavar="NAME", help="data set; default: the preset's")
-    sub.add_argument("--preset", default="default", help="tiny, default, paper; darts: imagenet")
+    sub.add_argument("--preset", default="default", help="tiny, default, paper, imagenet")
     sub.add_argument("--export", type=Path, metavar="DIR", help="export it afterwards")
     _add_settings(sub)
 

@@ -75,9 +75,8 @@ def _built(config: Config, prepared: Prepared) -> dict[str, Any]:
 
 def parameters(config: Config, prepared: Prepared) -> int:
     """Number of trainable parameters, without an auxiliary head."""
-    network = spaces.network(
-        spaces.find(config.space), prepared.genotype, **shape(config, prepared.dataset)
-    )
+    build = spaces.function(spaces.find(config.space).network)
+    network = build(prepared.genotype, **shape(config, prepared.dataset))
     data = on_device(prepared.dataset, prepared.dataset.test)
     x = take(data, jnp.arange(1))[0]
     return count_params(jax.eval_shape(network.init, jax.random.key(0), x))
@@ -92,9 +91,8 @@ def _code(config: Config, prepared: Prepared) -> str:
         genotype=repr(config.genotype),
         space=config.space,
         data=dataset.name,
-        texts=space.texts,
-        networks=space.networks,
-        module=space.module,
+        read=" import ".join(space.read.split(":")),
+        build=" import ".join(space.module.split(":")),
         arguments=arguments,
         classes=repr(dataset.classes),
         mean=repr(np.asarray(data.mean).tolist()),
@@ -128,7 +126,9 @@ def _card(run: Run, config: Config, prepared: Prepared, outcome: Outcome, chosen
         if held
         else "",
         test=f"{chosen.metrics['test']:.2f}",
-        spread=f"{test.mean():.2f} ± {test.std(ddof=len(test) > 1):.2f} over {len(test)} seeds",
+        spread=f"Over {len(test)} seeds test is {test.mean():.2f} ± {test.std(ddof=1):.2f}.\n"
+        if len(test) > 1
+        else "",
         seed=chosen.seed,
         chosen=CHOSEN_HELD if held else CHOSEN_WHOLE,
         preset=run.config["preset"],
@@ -149,7 +149,8 @@ def _fill(template: str, **values: Any) -> str:
 MODEL = '''\
 """A network found in the space $space and trained on $data.
 
-`module, variables = load()`, then `module.apply(variables, prepare(x), train=False)` gives logits, one for each of `CLASSES`.
+`module, variables = load()`; `module.apply(variables, prepare(x), train=False)` then gives logits,
+one for each of `CLASSES`.
 """
 
 from pathlib import Path
@@ -157,8 +158,8 @@ from pathlib import Path
 import numpy as np
 from flax import serialization
 
-from $networks import $module as build
-from $texts import from_text
+from $build as build
+from $read as read
 
 GENOTYPE = $genotype
 CLASSES = $classes
@@ -169,7 +170,7 @@ WEIGHTS = Path(__file__).with_name("weights.msgpack")
 
 def load(path=WEIGHTS):
     """The Flax module, and its variables: parameters and statistics of batch norms."""
-    module = build(from_text(GENOTYPE), $arguments)
+    module = build(read(GENOTYPE), $arguments)
     return module, serialization.msgpack_restore(Path(path).read_bytes())
 
 
@@ -180,11 +181,13 @@ def prepare(x):
 
 SPLIT_HELD = "the training set without its held-out validation split"
 SPLIT_WHOLE = "the whole official training set, nothing held out"
-CHOSEN_HELD = "the best of its run on validation, unless another was asked for"
-CHOSEN_WHOLE = "not chosen by any result: the first of its run, unless another was asked for"
+CHOSEN_HELD = "the best of its run on validation unless another was asked for"
+CHOSEN_WHOLE = "not chosen by any result: the first of its run unless another was asked for"
 
 CARD = """\
-# $genotype
+# $space on $data
+
+`$genotype`
 
 | | |
 |---|---|
@@ -200,8 +203,7 @@ CARD = """\
 |---|---|
 $valid| test ($tested) | $test |
 
-Test: $spread. These weights are of seed $seed, $chosen.
-Evaluated after the last epoch, inputs in $dtype.
+${spread}These weights are of seed $seed, $chosen. Evaluated after the last epoch, inputs in $dtype.
 
 ## Use
 

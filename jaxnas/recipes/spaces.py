@@ -1,31 +1,26 @@
 """Spaces whose genotypes can be trained for long: how their text is read, what is built from it.
 
-To add one, write its genotypes and its network and add a line to `SPACES`.
+To add one, write its genotypes and its network, a line in `SPACES` and its presets in `training`.
 """
 
 import importlib
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-
-from jaxnas.nn.network import Network
-
 
 class Space(NamedTuple):
-    """Where the parts of a space are; imported when needed.
+    """Where the parts of a space are, as `module:function`; imported when needed.
 
     Attributes:
-      texts: module with `from_text(text) -> genotype` and `to_text`.
-      networks: module with the two functions below, of a genotype and `classes`, `channels`,
-        `layers` and `options`.
-      network: name of the function that gives a `Network`.
-      module: name of the function that gives its Linen module, called `module(x, train=...)`.
-      options: what its networks take beyond that: `auxiliary` (a head), `drop_path` (a rate).
+      read: `(text) -> genotype`.
+      write: `(genotype) -> text`.
+      network: `(genotype, classes=, channels=, layers=, **options) -> Network`.
+      module: the same, `-> Linen module`, called `module(x, train=...)`.
+      options: what its networks take beyond their size: `auxiliary` (a head), `drop_path` (a rate).
       paper: what to cite.
     """
 
-    texts: str
-    networks: str
+    read: str
+    write: str
     network: str
     module: str
     options: tuple[str, ...]
@@ -34,20 +29,28 @@ class Space(NamedTuple):
 
 SPACES = {
     "nas_bench_201": Space(
-        "jaxnas.cells.nas_bench_201",
-        "jaxnas.cells.nas_bench_201_net",
-        "fixed_network",
-        "fixed_module",
+        "jaxnas.cells.nas_bench_201:from_text",
+        "jaxnas.cells.nas_bench_201:to_text",
+        "jaxnas.cells.nas_bench_201_net:fixed_network",
+        "jaxnas.cells.nas_bench_201_net:fixed_module",
         (),
         "Dong & Yang, NAS-Bench-201, ICLR 2020, arXiv:2001.00326",
     ),
     "darts": Space(
-        "jaxnas.cells.darts_space",
-        "jaxnas.cells.darts_net",
-        "network",
-        "module",
+        "jaxnas.cells.darts_space:from_text",
+        "jaxnas.cells.cell_text:to_text",
+        "jaxnas.cells.darts_net:network",
+        "jaxnas.cells.darts_net:module",
         ("auxiliary", "drop_path"),
         "Liu et al., DARTS, ICLR 2019, arXiv:1806.09055",
+    ),
+    "nasnet": Space(
+        "jaxnas.cells.nasnet_space:from_text",
+        "jaxnas.cells.cell_text:to_text",
+        "jaxnas.cells.darts_net:network",
+        "jaxnas.cells.darts_net:module",
+        ("auxiliary", "drop_path"),
+        "Zoph et al., CVPR 2018, arXiv:1707.07012; Real et al., AAAI 2019, arXiv:1802.01548",
     ),
 }
 
@@ -63,25 +66,7 @@ def find(name: str) -> Space:
     return SPACES[name]
 
 
-def read(space: Space, text: str) -> Any:
-    """The genotype of a text.
-
-    Raises:
-      ValueError: saying what is wrong with it.
-    """
-    return importlib.import_module(space.texts).from_text(text)
-
-
-def write(space: Space, genotype: Any) -> str:
-    """The text of a genotype."""
-    return importlib.import_module(space.texts).to_text(genotype)
-
-
-def network(space: Space, genotype: Any, **shape: Any) -> Network:
-    """The network of a genotype, to train."""
-    return getattr(importlib.import_module(space.networks), space.network)(genotype, **shape)
-
-
-def module(space: Space, genotype: Any, **shape: Any) -> nn.Module:
-    """The Linen module of a genotype, to export."""
-    return getattr(importlib.import_module(space.networks), space.module)(genotype, **shape)
+def function(place: str) -> Any:
+    """The function at `module:function`."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -71,35 +71,38 @@ _DARTS = Config(
     drop_path=0.2,
     cutout=16,
 )
+_IMAGENET = dataclasses.replace(
+    _DARTS,
+    data="cifar100",
+    channels=48,
+    layers=14,
+    epochs=250,
+    batch=128,
+    learning_rate=0.1,
+    schedule="exponential",
+    weight_decay=3e-5,
+    smoothing=0.1,
+    drop_path=0.0,
+    cutout=0,
+    jitter=True,
+    whole=True,
+)
+_PAIRS = {
+    "tiny": dataclasses.replace(_DARTS, channels=4, layers=3, epochs=2),
+    "default": _DARTS,
+    "paper": dataclasses.replace(
+        _DARTS, data="cifar10", channels=36, layers=20, epochs=600, whole=True
+    ),
+    "imagenet": _IMAGENET,
+}
 PRESETS: dict[str, dict[str, Config]] = {
     "nas_bench_201": {
-        "tiny": dataclasses.replace(_CELL, channels=4, layers=1, epochs=2),
-        "default": dataclasses.replace(_CELL, layers=1, epochs=40),
+        "tiny": dataclasses.replace(_CELL, channels=4, layers=1, epochs=2, batch=64),
+        "default": dataclasses.replace(_CELL, layers=1, epochs=40, batch=128),
         "paper": dataclasses.replace(_CELL, data="cifar10", whole=True),
     },
-    "darts": {
-        "tiny": dataclasses.replace(_DARTS, channels=4, layers=3, epochs=2),
-        "default": _DARTS,
-        "paper": dataclasses.replace(
-            _DARTS, data="cifar10", channels=36, layers=20, epochs=600, whole=True
-        ),
-        "imagenet": dataclasses.replace(
-            _DARTS,
-            data="cifar100",
-            channels=48,
-            layers=14,
-            epochs=250,
-            batch=128,
-            learning_rate=0.1,
-            schedule="exponential",
-            weight_decay=3e-5,
-            smoothing=0.1,
-            drop_path=0.0,
-            cutout=0,
-            jitter=True,
-            whole=True,
-        ),
-    },
+    "darts": _PAIRS,
+    "nasnet": {name: dataclasses.replace(c, space="nasnet") for name, c in _PAIRS.items()},
 }
 
 
@@ -123,7 +126,7 @@ def configure(
         known = ", ".join(PRESETS[space])
         raise ValueError(f"Unknown preset {preset!r} of {NAME} {space}; there are {known}.")
     config = changed(PRESETS[space][preset], settings, f"{NAME} {space}")
-    text = spaces.write(found, spaces.read(found, genotype))
+    text = spaces.function(found.write)(spaces.function(found.read)(genotype))
     return dataclasses.replace(config, space=space, genotype=text, data=data or config.data)
 
 
@@ -171,7 +174,7 @@ def build(config: Config) -> Prepared:
         config.every or (min(per_epoch, CPU_EVERY) if filled else per_epoch),
         "step" if filled else "scan",
         "map" if filled else "vmap",
-        spaces.read(spaces.find(config.space), config.genotype),
+        spaces.function(spaces.find(config.space).read)(config.genotype),
         dataset,
         score,
         _labels(config, dataset, score),
@@ -185,9 +188,8 @@ def network(config: Config, dataset: Dataset) -> Network:
       ValueError: for settings that its space has no use for.
     """
     space = spaces.find(config.space)
-    return spaces.network(
-        space,
-        spaces.read(space, config.genotype),
+    return spaces.function(space.network)(
+        spaces.function(space.read)(config.genotype),
         **shape(config, dataset),
         **_options(config, space, auxiliary=config.auxiliary > 0, drop_path=config.drop_path),
     )
