@@ -78,9 +78,9 @@ def fill(key: Key[Array, ""], shapes: PyTree) -> PyTree:
     """Initial values for a tree of shapes, by the name of each leaf, from one random draw.
 
     Leaves named `kernel...` are uniform within `1 / sqrt(fan-in)`, scales and variances are one,
-    biases and means zero. Below a module named `stacked...` the first axis counts layers and is no
-    part of the fan-in. Tracing an initialiser per leaf costs more than a training step of a supernet does; one
-    draw that is cut into pieces costs nothing.
+    biases and means zero. Each module named `stacked...` on the way adds a leading axis, of layers
+    or edges, which is no part of the fan-in. Tracing an initialiser per leaf costs more than a
+    training step of a supernet does; one draw that is cut into pieces costs nothing.
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
     names = [str(path[-1].key) for path, _ in paths]
@@ -91,7 +91,7 @@ def fill(key: Key[Array, ""], shapes: PyTree) -> PyTree:
     for name, size, (path, x) in zip(names, sizes, paths, strict=True):
         if size:
             piece = draw[start : start + size].reshape(x.shape)
-            stacked = any(str(part.key).startswith("stacked") for part in path)
+            stacked = sum(str(part.key).startswith("stacked") for part in path)
             fan_in = math.prod(x.shape[stacked:-1])
             leaves.append((piece / math.sqrt(fan_in)).astype(x.dtype))
         else:

@@ -134,6 +134,19 @@ def test_a_supernet_run_shows_weights_losses_and_its_collapse(pages):
     assert "Candidates" not in page.text
 
 
+def test_the_best_random_cell_is_one_cell_with_all_it_scored(tmp_path):
+    """Not the best of each column: the largest loss is nothing to boast of."""
+    with create(tmp_path / "run", config("darts", 1)) as run:
+        scores = ((90.0, 0.9, "a"), (92.0, 0.5, "b"), (None, None, "c"))
+        rows = [
+            Result("random", n, cell, {"fitness": fitness, "train_loss": loss})
+            for n, (fitness, loss, cell) in enumerate(scores)
+        ]
+        run.put_results(rows)
+    page = Page(report([tmp_path / "run"]).read_text())
+    assert page.row("random, best by fitness") == ["random, best by fitness", "92.00", "0.5", "b"]
+
+
 def test_an_interrupted_run_says_so_and_counts_its_failures(pages):
     run, page = pages[0]["failing"], Page(pages[1]["failing"])
     assert "Not finished: 60 of 120 steps are recorded, the status is “interrupted”" in page.text
