@@ -88,9 +88,7 @@ def _blend(x: Array, grey: Array, share: Array) -> Array:
     return jnp.clip(share * x + (1 - share) * grey, 0, 1)
 
 
-def turn_hue(
-    x: Float[Array, "B H W 3"], turns: Float[Array, "B 1 1"]
-) -> Float[Array, "B H W 3"]:
+def turn_hue(x: Float[Array, "B H W 3"], turns: Float[Array, "B 1 1"]) -> Float[Array, "B H W 3"]:
     """Turns the hue of colours in `[0, 1]`, at constant HSV saturation and value."""
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
     value = x.max(-1)
