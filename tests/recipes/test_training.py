@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"
 TINY = ("train", "nas_bench_201", CELL, "--preset", "tiny", "--data", "waves")
-SMALL = ("--set", "batch=48", "--set", "epochs=3", "--set", "every=2")
+SMALL = ("--set", "batch=64", "--set", "epochs=3", "--set", "every=2")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def last_state(run):
 
 def test_a_training_is_a_run_with_an_evaluation_after_every_epoch(trained):
     run = open_run(trained[0])
-    per_epoch = 256 // 48
+    per_epoch = 256 // 64
     rows = [row for row in run.steps() if row.seed == 0]
     assert [row.step for row in rows] == list(range(1, 3 * (per_epoch + 1) + 1))
     judged = [row.step for row in rows if "test_accuracy" in row.metrics]
@@ -71,7 +71,7 @@ def test_a_training_is_a_run_with_an_evaluation_after_every_epoch(trained):
     names = {"train_loss", "train_accuracy", "learning_rate", "diverged"}
     assert all(set(metrics) == names for metrics in told)
     rates = [metrics["learning_rate"] for metrics in told]
-    wanted = [0.05 * (1 + np.cos(np.pi * n / 15)) for n in range(15)]
+    wanted = [0.05 * (1 + np.cos(np.pi * n / 12)) for n in range(12)]
     np.testing.assert_allclose(rates, wanted, rtol=1e-5)
     results = run.results()
     assert [row.seed for row in results] == [0, 1]
@@ -92,7 +92,7 @@ from jaxnas.cli import main
 save, count = Checkpoints.save, [0]
 def deadly(self, at, state):
     count[0] += 1
-    if count[0] == 6:
+    if count[0] == 5:
         self.wait()
         os.kill(os.getpid(), signal.SIGKILL)
     save(self, at, state)
@@ -111,14 +111,14 @@ def test_a_killed_training_resumes_to_the_uninterrupted_one_bit_for_bit(trained,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     with Checkpoints(folder / "state") as checkpoints:
-        assert checkpoints.latest() == 8  # 2, 4, 5 | 6 | 8, 10, 11: in the middle of an epoch
+        assert checkpoints.latest() == 7  # 2, 4, 5, 7, (9): in the middle of an epoch
     facts = said(capsys, "resume", str(folder))
     whole, resumed = open_run(trained[0]), open_run(folder)
     assert facts["recipe"] == "train"
     assert resumed.steps() == whole.steps()
     assert resumed.results() == whole.results()
     (step, state), (other_step, other) = last_state(resumed), last_state(whole)
-    assert step == other_step == 18
+    assert step == other_step == 15
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = map(jax.random.key_data, (a, b))
@@ -162,7 +162,7 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(trained, exported):
         f"| validation ({len(load('waves').valid.y)}) | {best.metrics['fitness']:.2f} |",
         f"| test ({len(load('waves').test.y)}) | {best.metrics['test']:.2f} |",
         f"seed {best.seed}, the best of its run on validation",
-        "over 2 seeds",
+        "Over 2 seeds test is",
         "256 examples: the training set without its held-out validation split",
         "- epochs: 3",
         "- learning_rate: 0.1",
@@ -191,26 +191,15 @@ def test_another_seed_can_be_exported_and_one_that_is_not_there_is_refused(
     assert not (tmp_path / "2").exists()
 
 
-def test_a_training_on_everything_is_judged_by_test_and_says_so(tmp_path, capsys):
-    argv = (*TINY, "--set", "whole=yes", "--set", "epochs=1", "--set", "batch=100")
+def test_mnist1d_is_learned_on_everything_and_judged_by_test_alone(tmp_path, capsys):
+    argv = ("train", "nas_bench_201", CELL, "--preset", "tiny", "--set", "whole=yes")
     facts = said(capsys, *argv, "--out", str(tmp_path / "run"), "--export", str(tmp_path / "model"))
-    assert facts["fitness"] == facts["metrics"]["test"]
+    assert facts["fitness"] == facts["metrics"]["test"] > 30  # of ten classes, after 124 steps
     assert "trained on the whole official training set" in facts["fitness_label"]
-    dataset = load("waves")
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
-    total = len(dataset.train.y) + len(dataset.valid.y)
-    assert f"{total} examples: the whole official training set, nothing held out" in card
+    assert "4,000 examples: the whole official training set, nothing held out" in card
     assert "not chosen by any result" in card
     assert "| validation" not in card
-
-
-def test_the_tiny_preset_learns_the_signals_of_mnist1d(tmp_path, capsys):
-    facts = said(
-        capsys, "train", "nas_bench_201", "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+"
-        "|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|",
-        "--preset", "tiny", "--out", str(tmp_path / "run"),
-    )  # fmt: skip
-    assert facts["fitness"] > 20  # of ten classes, after 26 steps
 
 
 BAD = "|nor_conv_3x3~0|+|nine~0|skip_connect~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"
