@@ -155,7 +155,8 @@ one for each of `CLASSES`.
 
 from pathlib import Path
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 from flax import serialization
 
 from $build as build
@@ -163,20 +164,21 @@ from $read as read
 
 GENOTYPE = $genotype
 CLASSES = $classes
-MEAN = np.array($mean, np.float32)
-STD = np.array($std, np.float32)
+MEAN = jnp.array($mean, jnp.float32)
+STD = jnp.array($std, jnp.float32)
 WEIGHTS = Path(__file__).with_name("weights.msgpack")
 
 
 def load(path=WEIGHTS):
     """The Flax module, and its variables: parameters and statistics of batch norms."""
     module = build(read(GENOTYPE), $arguments)
-    return module, serialization.msgpack_restore(Path(path).read_bytes())
+    variables = serialization.msgpack_restore(Path(path).read_bytes())
+    return module, jax.tree.map(jnp.asarray, variables)
 
 
 def prepare(x):
     """What the network reads, from examples as the data set has them: `[B, $shape]`."""
-    return (np.asarray(x, np.float32)$channel - MEAN) / STD
+    return (jnp.asarray(x, jnp.float32)$channel - MEAN) / STD
 '''
 
 SPLIT_HELD = "the training set without its held-out validation split"
