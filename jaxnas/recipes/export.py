@@ -135,7 +135,7 @@ def _card(run: Run, config: Config, prepared: Prepared, outcome: Outcome, chosen
         recipe="\n".join(f"- {k}: {v}" for k, v in settings if k not in skipped),
         versions=", ".join(f"{k} {run.config[k]}" for k in ("jaxnas", "jax", "python")),
         devices=", ".join(map(str, run.config["devices"])),
-        dtype=jnp.dtype(compute_dtype()).name,
+        dtype=jnp.dtype(compute_dtype(run.config["backend"])).name,
         key=run.config["key"],
         command=run.config["command"],
     )

@@ -87,6 +87,10 @@ def _normalised(data: Data, x: Array) -> Float[Array, "B *space C"]:
     return (x.astype(jnp.float32) - data.mean) / data.std
 
 
-def compute_dtype() -> DTypeLike:
-    """bfloat16 where the device computes it natively, else float32."""
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+def compute_dtype(backend: str | None = None) -> DTypeLike:
+    """bfloat16 where the device computes it natively, else float32.
+
+    Args:
+      backend: `cpu`, `gpu` or `tpu`; `None` for the one in use.
+    """
+    return jnp.float32 if (backend or jax.default_backend()) == "cpu" else jnp.bfloat16
