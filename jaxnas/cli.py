@@ -292,7 +292,7 @@ def _nas_bench_201(args: argparse.Namespace, shape: dict[str, int]) -> dict[str,
     }
 
 
-def _darts(args: argparse.Namespace, shape: dict[str, int]) -> dict[str, Any]:
+def _darts(args: argparse.Namespace, shape: dict[str, Any]) -> dict[str, Any]:
     from jaxnas.cells import cell_text, darts_net, darts_space, nasnet_space
 
     space = darts_space if args.space == "darts" else nasnet_space

@@ -99,7 +99,7 @@ def read(text: str, rules: Rules) -> Genotype:
     form = _SHORT if scan.sees(r"N\s*\[") else _LONG
     if form is _LONG and scan.sees(r"\w+\s*=\s*Genotype"):  # as the files of DARTS define it
         scan.take(r"\w+\s*=", "a name")
-    parts = []
+    parts: list[Any] = []
     for n, head in enumerate(form.heads):
         scan.take(r"\s*".join(map(re.escape, head.split())), repr(head))
         parts.append(_concat(scan, rules) if n % 2 else _entries(scan, form, rules))

@@ -9,6 +9,8 @@ operation (index in `OPS`) and state it reads. As text and as a `Genotype` it is
 `cell_text`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,7 +130,7 @@ def to_text(genotype: Int[Array, "2 8 2"] | np.ndarray) -> str:
     return cell_text.to_text(decode(genotype))
 
 
-def params(genotype: Int[Array, "2 8 2"] | np.ndarray, **how: int) -> int:
+def params(genotype: Int[Array, "2 8 2"] | np.ndarray, **how: Any) -> int:
     """Trainable parameters of the network of an array, see `darts_net.params`."""
     return darts_net.params(decode(genotype), **how)
 

@@ -41,7 +41,7 @@ def _native(x: Array, kernel: Array, stride: int, dilation: int) -> Array:
         x,
         kernel,
         (stride,) * len(axes),
-        [(dilation * (k // 2),) * 2 for k in kernel.shape[:-2]],
+        [(dilation * (k // 2), dilation * (k // 2)) for k in kernel.shape[:-2]],
         rhs_dilation=(dilation,) * len(axes),
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
         feature_group_count=x.shape[-1],

@@ -38,8 +38,8 @@ def sdarts(
     """
     if form not in FORMS:
         raise ValueError(f"`form` must be one of {', '.join(FORMS)}, but got {form!r}.")
-    if min(epsilon) < 0:
-        raise ValueError(f"`epsilon` must hold radii of at least 0, but got {epsilon}.")
+    if len(epsilon) != 2 or min(epsilon) < 0:
+        raise ValueError(f"`epsilon` must hold two radii of at least 0, but got {epsilon}.")
     move = at_random if form == "random" else against
 
     def perturb(

@@ -14,6 +14,7 @@ from jaxnas.core import Leg, Searcher, close
 from jaxnas.data.catalog import load
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.evolve.random_search import best_of
+from jaxnas.recipes.search_spaces import NAS_BENCH_201
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.rows import Curve
 from jaxnas.train.fit import Recipe
@@ -90,7 +91,8 @@ def _on_table(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], steps
         describe=lambda extra: {config.report: float(extra)},
         baseline=None,
         curve=lambda _: random_curve(problem, config.evaluations),
-        labels=cell_labels(problem, "queries"),
+        space=NAS_BENCH_201,
+        labels=cell_labels(NAS_BENCH_201, problem, "queries"),
     )
 
 
@@ -117,7 +119,8 @@ def _by_training(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], st
         describe=describe_training,
         baseline=None,
         curve=None,
-        labels=cell_labels(problem, "epochs of training"),
+        space=NAS_BENCH_201,
+        labels=cell_labels(NAS_BENCH_201, problem, "epochs of training"),
     )
 
 

@@ -1,17 +1,16 @@
 """From a configuration to a finished run folder: build, drive, judge, compare, report."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from jaxnas.cells.nas_bench_201 import to_text
 from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import load
+from jaxnas.recipes.settings import changed
 from jaxnas.recipes.system import System, judged
 from jaxnas.runs.drive import Display, drive
 from jaxnas.runs.environment import environment
@@ -59,28 +58,7 @@ def configure(recipe: str, preset: str, settings: Mapping[str, str]) -> Any:
     if preset not in module.PRESETS:
         known = ", ".join(module.PRESETS)
         raise ValueError(f"Unknown preset {preset!r} of {recipe}; there are {known}.")
-    config = module.PRESETS[preset]
-    types = get_type_hints(type(config))
-    changes = {name: _value(recipe, types, name, text) for name, text in settings.items()}
-    return dataclasses.replace(config, **changes)
-
-
-def _value(recipe: str, types: Mapping[str, Any], name: str, text: str) -> Any:
-    if name not in types:
-        close = difflib.get_close_matches(name, types, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{recipe} has no setting {name!r}; it has {', '.join(types)}.{hint}")
-    kind = types[name]
-    if get_origin(kind) is tuple:  # of any length, its items divided by commas
-        item = get_args(kind)[0]
-        return tuple(_value(recipe, {name: item}, name, part) for part in text.split(","))
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return words[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise ValueError(
-            f"`{name}` of {recipe} must be of type {kind.__name__}, but got {text!r}."
-        ) from None
+    return changed(module.PRESETS[preset], settings, recipe)
 
 
 def start(
@@ -149,7 +127,7 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
             keys,
             every=system.every,
             mode=system.mode,
-            to_text=to_text,
+            to_text=system.space.to_text,
             progress=shown,
         )
         found = judged(system, key_judge, "found", legs[-1].search.best(driven.state))

@@ -70,13 +70,18 @@ def _chosen(outcome: Outcome, prepared: Prepared, seed: int | None) -> Result:
 def _built(config: Config, prepared: Prepared) -> dict[str, Any]:
     """What the network is built with, to answer and not to be trained."""
     head = {"auxiliary": True} if config.auxiliary else {}
-    return shape(config, prepared.dataset) | head
+    return _sized(config, prepared) | head
+
+
+def _sized(config: Config, prepared: Prepared) -> dict[str, Any]:
+    stem = {"stem": config.stem} if config.stem else {}
+    return shape(config, prepared.dataset) | stem
 
 
 def parameters(config: Config, prepared: Prepared) -> int:
     """Number of trainable parameters, without an auxiliary head."""
     build = spaces.function(spaces.find(config.space).network)
-    network = build(prepared.genotype, **shape(config, prepared.dataset))
+    network = build(prepared.genotype, **_sized(config, prepared))
     data = on_device(prepared.dataset, prepared.dataset.test)
     x = take(data, jnp.arange(1))[0]
     return count_params(jax.eval_shape(network.init, jax.random.key(0), x))
@@ -85,7 +90,7 @@ def parameters(config: Config, prepared: Prepared) -> int:
 def _code(config: Config, prepared: Prepared) -> str:
     space, dataset = spaces.find(config.space), prepared.dataset
     data = on_device(dataset, dataset.test)
-    arguments = ", ".join(f"{name}={value}" for name, value in _built(config, prepared).items())
+    arguments = ", ".join(f"{name}={value!r}" for name, value in _built(config, prepared).items())
     return _fill(
         MODEL,
         genotype=repr(config.genotype),

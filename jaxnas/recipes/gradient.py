@@ -3,16 +3,16 @@
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial as bind
 from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key, PyTree
 
 from jaxnas.cells.tabular import Tabular, tabular
-from jaxnas.cells.trained import Trained, random_cells, trained
+from jaxnas.cells.trained import Trained
 from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset, Split
@@ -20,10 +20,10 @@ from jaxnas.data.tables import nas_bench_201
 from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch, stretch
 from jaxnas.oneshot.curvature import curvature, watched
 from jaxnas.oneshot.discretise import judge_mixes, strengths
-from jaxnas.oneshot.nas_bench_201 import CHOICES, supernet
 from jaxnas.oneshot.robust import Rule, robust_legs
 from jaxnas.oneshot.supernet import Choices, Supernet
 from jaxnas.recipes.blackbox import describe_training, random_curve
+from jaxnas.recipes.search_spaces import SearchSpace, find
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.rows import Curve, Result
 from jaxnas.train.batches import Data, halves, on_device
@@ -35,13 +35,14 @@ COST = {"train": "epochs of training random cells", "table": "random cells queri
 
 @dataclass(frozen=True)
 class GradientConfig:
-    """Settings of every gradient search over NAS-Bench-201 cells.
+    """Settings of every gradient search over cells.
 
     Attributes:
+      space: `nas_bench_201`, `darts`, `s5` (without `none`), `s1` to `s4`.
       data: what is searched on; its training set is halved, for weights and architecture.
       examples: how much of the training set is used, 0 for all.
       channels: channels of the first stage of the supernet.
-      layers: cells per stage of the supernet.
+      layers: cells per stage of the supernet; in the DARTS spaces, cells in all.
       epochs: passes over the training half.
       batch: examples per step.
       learning_rate: of the weights, at the first step.
@@ -63,7 +64,7 @@ class GradientConfig:
       judge_data: data set of the judge, empty for that of the search.
       judge_epochs: epochs of training from scratch.
       judge_channels: channels of the network that is trained.
-      judge_layers: cells per stage of the network that is trained.
+      judge_layers: cells per stage, or in all, of the network that is trained.
       judge_batch: examples per step of training from scratch.
       judge_learning_rate: of training from scratch.
       random_cells: how many random cells are judged beside what is found. A step of the supernet
@@ -72,6 +73,7 @@ class GradientConfig:
         second the architecture).
     """
 
+    space: str = "nas_bench_201"
     data: str = "mnist1d"
     examples: int = 0
     channels: int = 8
@@ -239,10 +241,12 @@ def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System
         order=config.order,
     )
     sizes = {"channels": config.channels, "layers": config.layers}
-    net = cache(lambda partial: supernet(classes=len(dataset.classes), partial=partial, **sizes))
-    bench = Bench(net, CHOICES, train, valid, schedule, config)
+    space = find(config.space)
+    make = bind(space.supernet, classes=len(dataset.classes), **sizes)
+    net = cache(lambda partial: make(partial=partial))
+    bench = Bench(net, net(1).choices, train, valid, schedule, config)
     filled = jax.default_backend() == "cpu" and train.x.ndim == 4
-    judge = _judge(config, dataset)
+    judge = _judge(config, space, dataset)
     return System(
         legs(bench),
         every=config.every or (1 if filled else bench.per_epoch),
@@ -250,14 +254,20 @@ def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System
         seeds="map" if filled else "vmap",
         judge=judge,
         describe=describe_training if isinstance(judge, Trained) else _reported,
-        baseline=_baseline(config),
+        baseline=_baseline(config, space),
         curve=_curve(config, judge),
-        labels=cell_labels(judge, COST[config.judge]),
+        space=space,
+        labels=cell_labels(space, judge, COST[config.judge]),
     )
 
 
-def _judge(config: GradientConfig, dataset: Dataset) -> Trained | Tabular:
+def _judge(config: GradientConfig, space: SearchSpace, dataset: Dataset) -> Trained | Tabular:
     name = config.judge_data or config.data
+    if config.judge == "table" and config.space != "nas_bench_201":
+        raise ValueError(
+            f"`judge` must be 'train' in {config.space}, whose cells are in no table, but got "
+            f"'table'."
+        )
     if config.judge == "table":
         return tabular(nas_bench_201(), dataset=name)
     if config.judge != "train":
@@ -267,7 +277,7 @@ def _judge(config: GradientConfig, dataset: Dataset) -> Trained | Tabular:
         batch=config.judge_batch,
         learning_rate=config.judge_learning_rate,
     )
-    return trained(
+    return space.trained(
         dataset if name == config.data else load(name),
         recipe,
         channels=config.judge_channels,
@@ -304,12 +314,9 @@ def _reported(extra: Array) -> dict[str, float]:
     return {"test": float(extra)}
 
 
-def _baseline(config: GradientConfig) -> Callable[[Key[Array, ""], int], Array] | None:
+def _baseline(
+    config: GradientConfig, space: SearchSpace
+) -> Callable[[Key[Array, ""], int], PyTree] | None:
     if not config.random_cells:
         return None
-
-    def draw(key: Key[Array, ""], seeds: int) -> Int[Array, "M 6"]:
-        del seeds
-        return random_cells(key, config.random_cells)
-
-    return draw
+    return lambda key, seeds: space.random(key, config.random_cells)

@@ -15,7 +15,9 @@ class Space(NamedTuple):
       write: `(genotype) -> text`.
       network: `(genotype, classes=, channels=, layers=, **options) -> Network`.
       module: the same, `-> Linen module`, called `module(x, train=...)`.
-      options: what its networks take beyond their size: `auxiliary` (a head), `drop_path` (a rate).
+      graph: `(genotype) -> ` nodes and labelled edges, for pictures.
+      options: what its networks take beyond their size: `auxiliary` (a head), `drop_path` (a
+        rate), `stem`.
       paper: what to cite.
     """
 
@@ -23,6 +25,7 @@ class Space(NamedTuple):
     write: str
     network: str
     module: str
+    graph: str
     options: tuple[str, ...]
     paper: str
 
@@ -33,6 +36,7 @@ SPACES = {
         "jaxnas.cells.nas_bench_201:to_text",
         "jaxnas.cells.nas_bench_201_net:fixed_network",
         "jaxnas.cells.nas_bench_201_net:fixed_module",
+        "jaxnas.recipes.search_spaces:cell_graph",
         (),
         "Dong & Yang, NAS-Bench-201, ICLR 2020, arXiv:2001.00326",
     ),
@@ -41,7 +45,8 @@ SPACES = {
         "jaxnas.cells.cell_text:to_text",
         "jaxnas.cells.darts_net:network",
         "jaxnas.cells.darts_net:module",
-        ("auxiliary", "drop_path"),
+        "jaxnas.recipes.search_spaces:pair_graph",
+        ("auxiliary", "drop_path", "stem"),
         "Liu et al., DARTS, ICLR 2019, arXiv:1806.09055",
     ),
     "nasnet": Space(
@@ -49,7 +54,8 @@ SPACES = {
         "jaxnas.cells.cell_text:to_text",
         "jaxnas.cells.darts_net:network",
         "jaxnas.cells.darts_net:module",
-        ("auxiliary", "drop_path"),
+        "jaxnas.recipes.search_spaces:pair_graph",
+        ("auxiliary", "drop_path", "stem"),
         "Zoph et al., CVPR 2018, arXiv:1707.07012; Real et al., AAAI 2019, arXiv:1802.01548",
     ),
 }

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key, PyTree
 
-from jaxnas.cells import nas_bench_201
 from jaxnas.cells.tabular import Tabular
 from jaxnas.cells.trained import Trained
 from jaxnas.core import Asked, Leg, Problem
+from jaxnas.recipes.search_spaces import SearchSpace
 from jaxnas.runs.rows import Curve, Result
 
 
@@ -24,8 +24,9 @@ class System(NamedTuple):
       seeds: how seeds are carried, see `core.over_seeds`.
       judge: the problem that every answer is measured by, at full budget.
       describe: `(extra of one measured cell) -> metrics` beyond its fitness.
-      baseline: `(key, seeds) -> genotypes [M, 6]` measured beside the answers.
+      baseline: `(key, seeds) -> genotypes [M, ...]` measured beside the answers.
       curve: `(random results) -> Curve`, random search at an equal budget, or `None`.
+      space: how cells are written down.
       labels: facts for the run's ledger: what fitness and cost are, names of operations, edges.
     """
 
@@ -35,14 +36,13 @@ class System(NamedTuple):
     seeds: str
     judge: Problem
     describe: Callable[[Any], dict[str, float]]
-    baseline: Callable[[Key[Array, ""], int], Int[Array, "M 6"]] | None
+    baseline: Callable[[Key[Array, ""], int], PyTree] | None
     curve: Callable[[list[Result]], Curve] | None
+    space: SearchSpace
     labels: dict[str, Any]
 
 
-def judged(
-    system: System, key: Key[Array, ""], kind: str, genotypes: Int[Array, "M 6"]
-) -> list[Result]:
+def judged(system: System, key: Key[Array, ""], kind: str, genotypes: PyTree) -> list[Result]:
     """Measures cells by the system's judge, as rows of the ledger."""
     asked = Asked(genotypes, jax.numpy.full(len(genotypes), -1))
     measured = jax.device_get(system.judge.evaluate(key, asked))
@@ -50,26 +50,17 @@ def judged(
     for n, genotype in enumerate(np.asarray(genotypes)):
         extra = jax.tree.map(lambda leaf, n=n: leaf[n], measured.extra)
         metrics = {"fitness": float(measured.fitness[n]), **system.describe(extra)}
-        text = nas_bench_201.to_text(genotype)
-        rows.append(Result(kind, n, text, metrics, graph(genotype)))
+        space = system.space
+        rows.append(Result(kind, n, space.to_text(genotype), metrics, space.graph(genotype)))
     return rows
 
 
-def graph(genotype: np.ndarray) -> dict[str, Any]:
-    """A cell as nodes and labelled edges, for pictures."""
-    nodes = ["input", *(str(n) for n in range(1, nas_bench_201.NODES - 1)), "output"]
-    ops = [nas_bench_201.OPS[op] for op in genotype]
-    edges = [[*edge, op] for edge, op in zip(nas_bench_201.EDGES, ops, strict=True)]
-    return {"nodes": nodes, "edges": edges}
-
-
-def cell_labels(judge: Tabular | Trained, cost: str) -> dict[str, Any]:
-    """Labels of every system over NAS-Bench-201 cells."""
-    edges = [f"{j} to {i}" for j, i in nas_bench_201.EDGES]
+def cell_labels(space: SearchSpace, judge: Tabular | Trained, cost: str) -> dict[str, Any]:
+    """Labels of every system over cells."""
     return {
         "fitness_label": judge.label,
         "reported_label": judge.reported_label,
         "cost_label": cost,
-        "operations": list(nas_bench_201.OPS),
-        "edges": edges,
+        "operations": list(space.operations),
+        "edges": list(space.edges),
     }

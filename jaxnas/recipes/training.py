@@ -40,6 +40,7 @@ class Config(Recipe):
       data: data set.
       channels: of the first stage.
       layers: cells (`darts`), or cells per stage (`nas_bench_201`).
+      stem: of a pair of cells, `cifar` or `imagenet` for large images; empty for the space's own.
       drop_path: rate at which paths are dropped at the end of training; rises from zero.
       whole: whether the held-out validation split is trained on too, so that only test is left.
       every: steps between two records and checkpoints; 0 for an epoch (on CPU with images: at
@@ -51,6 +52,7 @@ class Config(Recipe):
     data: str = "mnist1d"
     channels: int = 16
     layers: int = 5
+    stem: str = ""
     drop_path: float = 0.0
     whole: bool = False
     every: int = 0
@@ -191,7 +193,13 @@ def network(config: Config, dataset: Dataset) -> Network:
     return spaces.function(space.network)(
         spaces.function(space.read)(config.genotype),
         **shape(config, dataset),
-        **_options(config, space, auxiliary=config.auxiliary > 0, drop_path=config.drop_path),
+        **_options(
+            config,
+            space,
+            auxiliary=config.auxiliary > 0,
+            drop_path=config.drop_path,
+            stem=config.stem,
+        ),
     )
 
 
@@ -205,10 +213,10 @@ def _options(config: Config, space: spaces.Space, **values: Any) -> dict[str, An
     for name, value in values.items():
         if value and name not in space.options:
             raise ValueError(
-                f"`{name}` must be 0 for {config.space}, whose networks have none, but got "
-                f"{getattr(config, name)}."
+                f"`{name}` must be left out for {config.space}, whose networks have none, but got "
+                f"{getattr(config, name)!r}."
             )
-    return {name: values[name] for name in space.options}
+    return {name: value for name, value in values.items() if value}
 
 
 def _labels(config: Config, dataset: Dataset, score: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from jaxnas.core import legs_over_seeds
+from jaxnas.recipes import spaces
 from jaxnas.recipes.conduct import Outcome, spread
-from jaxnas.recipes.system import graph
 from jaxnas.recipes.training import NAME, Config, Prepared, build
 from jaxnas.runs.drive import Display, Driven, drive
 from jaxnas.runs.environment import environment
@@ -107,7 +107,7 @@ def conduct(run: Run, config: Config, prepared: Prepared, progress: Any = None) 
 
 def _results(run: Run, config: Config, prepared: Prepared, driven: Driven) -> list[Result]:
     """The last evaluation of every seed, as rows of the ledger."""
-    drawn = graph(prepared.genotype) if config.space == "nas_bench_201" else None
+    drawn = spaces.function(spaces.find(config.space).graph)(prepared.genotype)
     diverged = np.asarray(driven.state.network.diverged)
     rows = []
     for row in run.steps()[-len(diverged) :]:

@@ -86,7 +86,7 @@ def trainer(
             _fit_group(programs, key_data, *_slice(candidates, i, i + plan.together), plan)
             for i in range(0, n, plan.together)
         ]
-        return _slice(_join(groups), 0, n)
+        return _slice(join(groups), 0, n)
 
     return fit_many
 
@@ -203,7 +203,8 @@ def fit(
     return jax.tree.map(lambda leaf: leaf[0], fitted)
 
 
-def _join(groups: list[Fitted]) -> Fitted:
+def join(groups: list[Fitted]) -> Fitted:
+    """Groups of candidates as one."""
     epochs = max(g.loss.shape[1] for g in groups)
     padded = [
         g._replace(loss=jnp.pad(g.loss, ((0, 0), (0, epochs - g.loss.shape[1])), mode="edge"))

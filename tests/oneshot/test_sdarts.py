@@ -121,5 +121,5 @@ def test_only_the_step_on_the_weights_is_perturbed():
 def test_unknown_forms_and_negative_radii_are_refused():
     with pytest.raises(ValueError, match=r"`form` must be one of random, adversarial.*'rs'"):
         sdarts(darts(CHOICES), form="rs")
-    with pytest.raises(ValueError, match="`epsilon` must hold radii"):
+    with pytest.raises(ValueError, match="`epsilon` must hold two radii"):
         sdarts(darts(CHOICES), epsilon=(-0.1, 0.3))
