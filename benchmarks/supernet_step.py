@@ -194,19 +194,22 @@ def as_torch(weights, layers):
 
 
 def edge_kernels(cell):
-    """`((size, edge), kernel)` of a cell, the fused kernels cut at their targets."""
+    """`((size, edge), kernel)` of a cell, one for each target."""
     import numpy as np
 
     for size, source in ((s, j) for s in (1, 3) for j in range(3)):
-        fused = cell[f"conv{size}_{source}"]["kernel"]
-        for target, kernel in enumerate(np.split(fused, 3 - source, axis=-1), source + 1):
+        stacked = np.asarray(cell[f"stacked_conv{size}_{source}"]["kernel"])
+        for target, kernel in enumerate(stacked, source + 1):
             yield (size, target * (target - 1) // 2 + source), kernel
 
 
 def difference(torch, net, weights, layers, batch):
     """Largest difference of the logits on the same weights and images."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
+
+    from jaxnas.oneshot.supernet import Mix
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, SIZE, SIZE, 3)).astype(np.float32)
@@ -216,7 +219,10 @@ def difference(torch, net, weights, layers, batch):
         arrays = as_torch(jax.device_get(weights), layers)
         np.savez(path, **arrays, x=x.transpose(0, 3, 1, 2), mix=mix)
         theirs = np.asarray(torch.ask(path))
-    return float(np.abs(np.asarray(jax.jit(net.logits)(weights, mix, x)) - theirs).max())
+    key = jax.random.key(0)
+    weighed = Mix(jnp.asarray(mix), jnp.ones(6))
+    ours = np.asarray(jax.jit(net.logits)(weights, weighed, x, key))
+    return float(np.abs(ours - theirs).max())
 
 
 def our_step(net, batch):
@@ -230,7 +236,7 @@ def our_step(net, batch):
 
     x = jax.random.normal(jax.random.key(0), (2 * batch, SIZE, SIZE, 3))
     data = Data(x, jnp.arange(2 * batch) % 10, jnp.zeros(3), jnp.ones(3))
-    search = bilevel(net, data, data, darts(edges=6, ops=5), Schedule(batch=batch))
+    search = bilevel(net, data, data, darts(net.choices), Schedule(batch=batch))
     state = jax.jit(search.init)(jax.random.key(0))
     begin = time.perf_counter()
     step = jax.jit(search.step).lower(jax.random.key(0), state).compile()
@@ -241,7 +247,7 @@ def main():
     import jax
     from common import options, publish, timed
 
-    from jaxnas.oneshot.supernet import supernet
+    from jaxnas.oneshot.nas_bench_201 import supernet
 
     parser = options(__doc__)
     for name, default in (("channels", 16), ("layers", 5), ("batch", 64), ("repeats", 5)):

@@ -1,4 +1,4 @@
-"""The command line: `jaxnas list | run | resume | report | describe | data | doctor | cite`.
+"""The command line: `jaxnas list | run | train | resume | export | report | describe | ...`.
 
 Wrong input exits with code 2 and one clear line on stderr. JAX is imported only by the commands
 that compute, so that `--help` answers at once.
@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,21 +56,40 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    sub = command("list", _list, "show what can be run")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_running(command)
+    _add_reading(command)
+    return top
 
+
+def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that compute."""
     sub = command("run", _run, "run a search into a new folder")
     sub.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
     sub.add_argument("--preset", default="default", help="tiny, default or paper")
-    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="searches side by side")
-    sub.add_argument("--key", type=int, default=0, help="random key, a whole number")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="new folder of the run")
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_settings(sub)
+
+    sub = command("train", _train, "train a genotype for long into a new folder")
+    sub.add_argument("space", metavar="SPACE", help="nas_bench_201, darts, nasnet")
+    sub.add_argument("genotype", metavar="GENOTYPE", help="its text")
+    sub.add_argument("--data", metavar="NAME", help="data set; default: the preset's")
+    sub.add_argument("--preset", default="default", help="tiny, default, paper, imagenet")
+    sub.add_argument("--export", type=Path, metavar="DIR", help="export it afterwards")
+    _add_settings(sub)
 
     sub = command("resume", _resume, "continue a run, bit for bit")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_json(sub)
+
+    sub = command("export", _export, "write weights, Flax module and card of a finished training")
+    sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/model")
+    sub.add_argument("--seed", type=int, metavar="N", help="default: best on validation, else 0")
+    _add_json(sub)
+
+
+def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that only look."""
+    _add_json(command("list", _list, "show what can be run"))
 
     sub = command("report", _report, "write one HTML page about one or more runs")
     sub.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs")
@@ -85,17 +104,25 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, default=32, help="height and width of an image")
     sub.add_argument("--stem", default="cifar", help="of a DARTS network: cifar or imagenet")
     sub.add_argument("--auxiliary", action="store_true", help="of a DARTS network: count it too")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_json(sub)
 
-    sub = command("data", _data, "show which data sets are here and how to get the others")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
-
-    sub = command("doctor", _doctor, "show versions, devices and what is missing")
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_json(command("data", _data, "show which data sets are here and how to get the others"))
+    _add_json(command("doctor", _doctor, "show versions, devices and what is missing"))
 
     sub = command("cite", _cite, "print the BibTeX entry of a system")
     sub.add_argument("recipe", metavar="RECIPE", nargs="?", help="all, if left out")
-    return top
+
+
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="how many side by side")
+    sub.add_argument("--key", type=int, default=0, help="random key, a whole number")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="new folder of the run")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    _add_json(sub)
+
+
+def _add_json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -133,11 +160,47 @@ def _setting(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _resume(args: argparse.Namespace) -> None:
-    from jaxnas.recipes import conduct
+def _train(args: argparse.Namespace) -> None:
+    settings = dict(_setting(text) for text in args.set)
+    from jaxnas.recipes import training
+
+    config = training.configure(args.space, args.genotype, args.preset, settings, args.data)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    args.out = args.out or Path("runs") / f"train-{args.space}-{args.preset}-{stamp}"
+    _cache_compilation()
+    from jaxnas.recipes import training_run
+
+    outcome = training_run.start(
+        config,
+        args.out,
+        preset=args.preset,
+        seeds=args.seeds,
+        key=args.key,
+        progress=_progress,
+    )
+    if args.export:
+        from jaxnas.recipes.export import export
+
+        export(args.out, args.export)
+    _show(outcome, as_json=args.json)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from jaxnas.recipes.export import FILES, export
 
     _cache_compilation()
-    _show(conduct.resume(args.run, progress=_progress), as_json=args.json)
+    out = export(args.run, args.out or args.run / "model", seed=args.seed)
+    _facts({name: str(out / name) for name in FILES}, as_json=args.json)
+
+
+def _resume(args: argparse.Namespace) -> None:
+    from jaxnas.recipes import conduct, training, training_run
+    from jaxnas.runs.store import open_run
+
+    _cache_compilation()
+    trained = open_run(args.run).config.get("recipe") == training.NAME
+    resume = training_run.resume if trained else conduct.resume
+    _show(resume(args.run, progress=_progress), as_json=args.json)
 
 
 def _progress(steps: int, label: str) -> Any:
@@ -185,7 +248,8 @@ def _show(outcome: Any, *, as_json: bool) -> None:
 
 
 def _collapse(outcome: Any) -> list[str]:
-    last = outcome.run.steps()[-outcome.run.config["seeds"] :]
+    told = [row for row in outcome.run.steps() if "collapsed" in row.metrics]
+    last = told[-outcome.run.config["seeds"] :]
     seeds = [str(row.seed) for row in last if row.metrics.get("collapsed")]
     if not seeds:
         return []

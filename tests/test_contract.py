@@ -89,7 +89,7 @@ def test_chunks_resume_bit_for_bit_at_their_ends(name):
 
 
 # These differ from their siblings in what is compiled once already.
-LATER = ("DARTS second order", "DrNAS kl")
+LATER = ("DARTS second order", "DrNAS kl", "PC-DARTS", "SDARTS random")
 ONE_BY_ONE = ("aging evolution in batches", "DARTS exact order")
 
 

@@ -3,6 +3,7 @@
 from jaxnas.core.loop import (
     Leg as Leg,
     compiled as compiled,
+    legs_over_seeds as legs_over_seeds,
     over_seeds as over_seeds,
     relay as relay,
     run_chunks as run_chunks,

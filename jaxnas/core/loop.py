@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import eval_jaxpr
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Integer, Key
 
 from jaxnas.core.types import Search
 
@@ -30,11 +30,28 @@ def over_seeds(search: Search, how: str = "vmap") -> Search:
     Raises:
       ValueError: for an unknown `how`.
     """
+    lift = _lift(how)
+    return Search(lift(search.init), lift(search.step), jax.vmap(search.best))
+
+
+def legs_over_seeds(legs: Sequence["Leg"], how: str = "vmap") -> list["Leg"]:
+    """Lifts a relay to many seeds at once, as `over_seeds` does a search; legs that share one still do.
+
+    Raises:
+      ValueError: for an unknown `how`.
+    """
+    lift = cache(_lift(how))
+    lifted = cache(lambda search: over_seeds(search, how))
+    return [
+        Leg(lifted(leg.search), leg.steps, leg.take_over and lift(leg.take_over)) for leg in legs
+    ]
+
+
+def _lift(how: str) -> Callable[..., Any]:
     lifts = {"vmap": jax.vmap, "map": _mapped, "loop": _looped}
     if how not in lifts:
         raise ValueError(f"`how` must be one of {', '.join(lifts)}, but got {how!r}.")
-    lift = lifts[how]
-    return Search(lift(search.init), lift(search.step), jax.vmap(search.best))
+    return lifts[how]
 
 
 def _mapped(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +66,7 @@ def _looped(f: Callable[..., Any]) -> Callable[..., Any]:
     return each
 
 
-def step_key(key: Key[Array, "*S"], step: int | Int[Array, ""]) -> Key[Array, "*S"]:
+def step_key(key: Key[Array, "*S"], step: int | Integer[Array, ""]) -> Key[Array, "*S"]:
     """The key of one step: `fold_in`, over the seed axis when there is one."""
     fold = jax.random.fold_in
     return jax.vmap(fold, (0, None))(key, step) if key.ndim else fold(key, step)
@@ -105,11 +122,43 @@ def run_chunks(
 ) -> Iterator[tuple[int, Any, Any]]:
     """Runs `every` steps at a time, so that a caller can store state and show progress between.
 
+    A relay of one leg; see `relay` for the arguments, what is yielded and what is raised.
+    """
+    return relay([Leg(search, steps)], key, every=every, mode=mode, state=state, start=start)
+
+
+class Leg(NamedTuple):
+    """One stretch of a relay.
+
+    Attributes:
+      search: what runs on this stretch. Legs that share one are compiled once.
+      steps: for how long.
+      take_over: `(key, last state of the leg before) -> first state`; `None` takes it as it is.
+    """
+
+    search: Search
+    steps: int
+    take_over: Callable[[Key[Array, ""], Any], Any] | None = None
+
+
+def relay(
+    legs: Sequence[Leg],
+    key: Key[Array, "*S"],
+    *,
+    every: int,
+    mode: str = "scan",
+    state: Any = None,
+    start: int = 0,
+) -> Iterator[tuple[int, Any, Any]]:
+    """Runs searches one after another: warm up, search, prune, widen, decide, tune.
+
+    Steps are counted through all legs and step `i` has the key `fold_in(key, i)`, so cutting a
+    search into legs changes nothing; leg `n` takes over under `fold_in(key, 2**31 + n)`.
+
     Args:
-      search: what runs.
-      key: one key, or `[S]` keys for a search lifted by `over_seeds`.
-      steps: total number of steps.
-      every: steps per chunk; the last one may be shorter.
+      legs: the stretches, in order. Their states may differ in shape.
+      key: one key, or `[S]` keys for legs lifted by `legs_over_seeds`.
+      every: steps per chunk; the last one of a leg may be shorter.
       mode: `scan` compiles a whole chunk, `step` loops over one compiled step, `host` compiles
         nothing, for searches that touch models, sandboxes or disk.
       state: where to continue from, with `start` the steps it has seen.
@@ -125,24 +174,42 @@ def run_chunks(
         raise ValueError(f"`every` must be at least 1, but got {every}.")
     if mode not in ("scan", "step", "host"):
         raise ValueError(f"`mode` must be scan, step or host, but got {mode!r}.")
-    translate = (lambda f: f) if mode == "host" else compiled
-    if state is None:
-        state = translate(search.init)(step_key(key, 0))
+    translate = cache(compiled) if mode != "host" else lambda f: f
+    advance = _scanned(key) if mode == "scan" else _stepped(key, translate)
+    first = 0
+    for n, leg in enumerate(legs):
+        end = first + leg.steps
+        if start == first < end:
+            if state is None:
+                state = translate(leg.search.init)(step_key(key, 0))
+            elif n and leg.take_over:
+                state = translate(leg.take_over)(step_key(key, jnp.uint32(2**31 + n)), state)
+        while start < end:
+            count = min(every, end - start)
+            state, infos = advance(leg.search, count, state, start)
+            start += count
+            yield start, state, infos
+        first = end
 
+
+def _scanned(key: Key[Array, "*S"]) -> Callable[..., tuple[Any, Any]]:
     @cache
-    def scanned(n: int) -> Callable[..., Any]:
-        return compiled(lambda key, state, start: run_scan(search, key, n, state, start))
+    def program(search: Search, count: int) -> Callable[..., Any]:
+        return compiled(lambda key, state, start: run_scan(search, key, count, state, start))
 
-    hosted = search._replace(step=translate(search.step))
-    while start < steps:
-        n = min(every, steps - start)
-        if mode == "scan":
-            state, infos = scanned(n)(key, state, jnp.int32(start))
-        else:
-            trail = list(run_host(hosted, key, start + n, state, start))
-            state, infos = trail[-1][1], _stack([info for _, _, info in trail])
-        start += n
-        yield start, state, infos
+    def advance(search: Search, count: int, state: Any, start: int) -> tuple[Any, Any]:
+        return program(search, count)(key, state, jnp.int32(start))
+
+    return advance
+
+
+def _stepped(key: Key[Array, "*S"], translate: Callable[..., Any]) -> Callable[..., Any]:
+    def advance(search: Search, count: int, state: Any, start: int) -> tuple[Any, Any]:
+        hosted = search._replace(step=translate(search.step))
+        trail = list(run_host(hosted, key, start + count, state, start))
+        return trail[-1][1], _stack([info for _, _, info in trail])
+
+    return advance
 
 
 def _stack(infos: list[Any]) -> Any:
@@ -168,44 +235,3 @@ def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.unflatten(out, run(consts, *leaves))
 
     return call
-
-
-class Leg(NamedTuple):
-    """One stretch of a relay.
-
-    Attributes:
-      search: what runs on this stretch.
-      steps: for how long.
-      take_over: `(key, last state of the leg before) -> first state`; `None` starts afresh.
-    """
-
-    search: Search
-    steps: int
-    take_over: Callable[[Key[Array, ""], Any], Any] | None = None
-
-
-def relay(
-    legs: Sequence[Leg], key: Key[Array, ""], state: Any = None, start: int = 0
-) -> Iterator[tuple[int, Any, Any]]:
-    """Runs searches whose states differ in shape one after another: prune, widen, refine.
-
-    Args:
-      legs: the stretches, in order.
-      key: leg `n` runs under `fold_in(key, n)`.
-      state: state after `start` steps, to continue from.
-      start: steps already made, counted through all legs.
-
-    Yields:
-      `(step, state, info)`, the step counted through all legs.
-    """
-    first = 0
-    for n, leg in enumerate(legs):
-        key_leg, done = jax.random.fold_in(key, n), max(start - first, 0)
-        if done < leg.steps:
-            if done == 0:
-                key_start = jax.random.fold_in(key_leg, 0)
-                state = None if leg.take_over is None else leg.take_over(key_start, state)
-            for item in run_host(leg.search, key_leg, leg.steps, state, done):
-                state = item[1]
-                yield first + item[0], *item[1:]
-        first += leg.steps

@@ -2,7 +2,7 @@
 
 Liu, Simonyan & Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv:1806.09055,
 algorithm 1. A method is a `Relaxation`: how architecture parameters start, become mixing weights,
-are tended after a step, and turn into a genotype.
+are tended after a step, and how strong each operation is in the end.
 """
 
 from collections.abc import Callable
@@ -12,32 +12,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from jaxnas.core import Search
+from jaxnas.core import Leg, Search
 from jaxnas.nn.network import cross_entropy
-from jaxnas.oneshot.supernet import Supernet
+from jaxnas.oneshot.supernet import IDENTITY, WITHOUT_WEIGHTS, Choices, Mix, Supernet
 from jaxnas.train.batches import Data, compute_dtype, epoch_order, take
 
-ORDERS = ("first", "second", "exact")
+ORDERS = ("first", "second", "exact", "fixed")
 
 
 class Relaxation(NamedTuple):
-    """A method, as four functions and the rule that moves the architecture parameters.
+    """A method: four functions, the rule that moves the architecture parameters, and two extras.
 
     Attributes:
-      start: `(key) -> alphas`, `[edges, ops]`.
-      mix: `(key, alphas) -> mixing weights`, drawn afresh for every forward pass.
+      start: `(key) -> alphas`, leaves `[E, K]` for operations or `[E]` for edges.
+      mix: `(key, alphas, mask) -> Mix`, drawn afresh for every forward pass; `mask` `[E, K]` tells
+        which operations are still in play.
       after: `(key, state) -> state`, at the end of every step.
-      derive: `(state) -> genotype`.
+      strength: `(alphas, mask) -> Mix`, what the answer is derived from and reports show.
       alphas_tx: the optimiser of the alphas, regularisation included.
+      perturb: `(key, mix, mask, loss, done) -> Mix`, what the weights are trained under instead of
+        the mix itself; `loss` is that of the training batch by the mix, `done` the share of steps
+        made. `None` changes nothing.
+      memory: what `after` keeps from step to step in `state.memory`, at its start.
     """
 
     start: Callable[[Key[Array, ""]], PyTree]
-    mix: Callable[[Key[Array, ""], PyTree], PyTree]
+    mix: Callable[[Key[Array, ""], PyTree, Array], Mix]
     after: Callable[[Key[Array, ""], Any], Any]
-    derive: Callable[[Any], PyTree]
+    strength: Callable[[PyTree, Array], Mix]
     alphas_tx: optax.GradientTransformation
+    perturb: Callable[..., Mix] | None = None
+    memory: PyTree = ()
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ class Schedule:
       weight_decay: of the weights.
       clip: largest global norm of their gradient; 0 for none.
       order: gradient of the architecture: `first`; `second` by finite differences, as in the
-        paper; `exact` by a Hessian-vector product.
-      warm_epochs: epochs before the architecture starts to move.
+        paper; `exact` by a Hessian-vector product; `fixed` leaves the architecture alone.
     """
 
     epochs: int = 50
@@ -65,7 +71,6 @@ class Schedule:
     weight_decay: float = 3e-4
     clip: float = 5.0
     order: str = "first"
-    warm_epochs: int = 0
 
 
 class State(NamedTuple):
@@ -73,10 +78,13 @@ class State(NamedTuple):
 
     Attributes:
       weights: of the supernet.
-      alphas: architecture parameters, `[edges, ops]`.
+      alphas: architecture parameters.
       momentum: buffers of the weights, like `weights`.
       alphas_opt: state of the alphas' optimiser.
-      step: steps made.
+      mask: `[E, K]` operations still in play; the alphas of an edge that is decided stand still.
+      memory: what the method remembers.
+      decay: factor on the schedule's weight decay, 1 unless it is changed on the way.
+      step: steps made under the schedule.
       order_key: from which the shuffled order of every epoch is drawn.
     """
 
@@ -84,6 +92,9 @@ class State(NamedTuple):
     alphas: PyTree
     momentum: PyTree
     alphas_opt: PyTree
+    mask: Bool[Array, "E K"]
+    memory: PyTree
+    decay: Float[Array, ""]
     step: Int[Array, ""]
     order_key: Key[Array, ""]
 
@@ -102,16 +113,18 @@ def bilevel(
 
     Returns:
       A `Search` of `steps_per_epoch(train, schedule) * schedule.epochs` steps. Its `info` holds
-      `train_loss`, `valid_loss`, `train_accuracy`, `valid_accuracy` (%, of this step's batches),
-      `weights` (softmax of the alphas, `[edges, ops]`) and what `health` says of it.
+      `train_loss`, `train_accuracy` (%, of this step's batch), unless the order is `fixed` also
+      `valid_loss` and `valid_accuracy`, `weights` (the strength of every operation, `[E, K]`) and
+      what `health` says of it.
 
     Raises:
       ValueError: for an unknown `order`, or fewer images than a batch.
     """
-    per_epoch, dtype = steps_per_epoch(train, schedule), compute_dtype()
+    per_epoch = steps_per_epoch(train, schedule)
     steps_per_epoch(valid, schedule)
     if schedule.order not in ORDERS:
         raise ValueError(f"`order` must be one of {', '.join(ORDERS)}, got {schedule.order!r}.")
+    move_alphas = alphas_step(net, valid, relaxation, schedule)
 
     def init(key: Key[Array, ""]) -> State:
         key_weights, key_alphas, key_order = jax.random.split(key, 3)
@@ -122,56 +135,83 @@ def bilevel(
             alphas,
             jax.tree.map(jnp.zeros_like, weights),
             relaxation.alphas_tx.init(alphas),
+            jnp.ones(net.choices.shape, bool),
+            relaxation.memory,
+            jnp.float32(1),
             jnp.int32(0),
             key_order,
         )
 
-    def losses(key: Key[Array, ""], data: Data, index: Int[Array, " B"]) -> Callable[..., Any]:
-        """`(weights, alphas) -> (loss, accuracy)` on one batch under one draw of the mix."""
-        key_mix, key_augment = jax.random.split(key)
-        x, y = take(data, index, dtype, key_augment)
-
-        def loss(weights: PyTree, alphas: PyTree) -> tuple[Array, Array]:
-            logits = net.logits(weights, relaxation.mix(key_mix, alphas), x)
-            return cross_entropy(logits, y), 100 * (logits.argmax(-1) == y).mean()
-
-        return loss
-
     def step(key: Key[Array, ""], state: State) -> tuple[State, dict[str, Array]]:
-        key_train, key_valid, key_draw, key_after = jax.random.split(key, 4)
+        key_train, key_alphas, key_mix, key_perturb, key_after = jax.random.split(key, 5)
         epoch, at = jnp.divmod(state.step, per_epoch)
-        order = epoch_order(
-            jax.random.fold_in(state.order_key, epoch), train.y.shape[0], schedule.batch
-        )
-        drawn = jax.random.choice(key_draw, valid.y.shape[0], (schedule.batch,), replace=False)
-        on_train = losses(key_train, train, order[at])
-        on_valid = losses(key_valid, valid, drawn)
-        rate = learning_rate(schedule, state.step / (per_epoch * schedule.epochs))
-
-        gradient, valid_said = architecture_gradient(on_train, on_valid, state, rate, schedule)
-        update, alphas_opt = relaxation.alphas_tx.update(gradient, state.alphas_opt, state.alphas)
-        moved = state._replace(
-            alphas=optax.apply_updates(state.alphas, update), alphas_opt=alphas_opt
-        )
-        warm = epoch < schedule.warm_epochs
-        state = jax.tree.map(lambda old, new: _where(warm, old, new), state, moved)
-
-        (loss, accuracy), gradient = jax.value_and_grad(on_train, has_aux=True)(
-            state.weights, state.alphas
-        )
-        weights, momentum = descend(state.weights, state.momentum, gradient, rate, schedule)
+        order_key = jax.random.fold_in(state.order_key, epoch)
+        order = epoch_order(order_key, train.y.shape[0], schedule.batch)
+        on_train = batch_loss(key_train, net, train, order[at])
+        done = state.step / (per_epoch * schedule.epochs)
+        rate = learning_rate(schedule, done)
+        state, info = move_alphas(key_alphas, state, on_train, rate)
+        mix = relaxation.mix(key_mix, state.alphas, state.mask)
+        if relaxation.perturb:
+            of_mix = lambda mix: on_train(state.weights, mix)[0]  # noqa: E731
+            mix = relaxation.perturb(key_perturb, mix, state.mask, of_mix, done)
+        (loss, accuracy), gradient = jax.value_and_grad(on_train, has_aux=True)(state.weights, mix)
+        tended = state.weights, state.momentum, gradient
+        weights, momentum = descend(*tended, rate, schedule, state.decay)
         state = state._replace(weights=weights, momentum=momentum, step=state.step + 1)
         state = relaxation.after(key_after, state)
-        info = {
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            "valid_loss": valid_said[0],
-            "valid_accuracy": valid_said[1],
-            **health(net, state.alphas),
-        }
-        return state, info
+        info |= {"train_loss": loss, "train_accuracy": accuracy}
+        return state, info | health(net.choices, relaxation.strength(state.alphas, state.mask).ops)
 
-    return Search(init, step, relaxation.derive)
+    return Search(
+        init, step, lambda state: net.derive(relaxation.strength(state.alphas, state.mask))
+    )
+
+
+def batch_loss(
+    key: Key[Array, ""], net: Supernet, data: Data, index: Int[Array, " B"]
+) -> Callable[[PyTree, Mix], tuple[Array, Array]]:
+    """`(weights, mix) -> (loss, accuracy in %)` on one batch, augmented under the key."""
+    key_net, key_augment = jax.random.split(key)
+    x, y = take(data, index, compute_dtype(), key_augment)
+
+    def loss(weights: PyTree, mix: Mix) -> tuple[Array, Array]:
+        logits = net.logits(weights, mix, x, key_net)
+        return cross_entropy(logits, y), 100 * (logits.argmax(-1) == y).mean()
+
+    return loss
+
+
+def alphas_step(
+    net: Supernet, valid: Data, relaxation: Relaxation, schedule: Schedule
+) -> Callable[..., tuple[State, dict[str, Array]]]:
+    """Builds `(key, state, on_train, rate) -> (state, info)`, which moves the architecture."""
+
+    def step(
+        key: Key[Array, ""], state: State, on_train: Callable[..., Any], rate: Array
+    ) -> tuple[State, dict[str, Array]]:
+        key_batch, key_draw, key_mix, key_virtual = jax.random.split(key, 4)
+        drawn = jax.random.choice(key_draw, valid.y.shape[0], (schedule.batch,), replace=False)
+        on_valid = batch_loss(key_batch, net, valid, drawn)
+
+        def by_alphas(loss: Callable[..., Any], key: Key[Array, ""]) -> Callable[..., Any]:
+            return lambda w, a: loss(w, relaxation.mix(key, a, state.mask))
+
+        gradient, (loss, accuracy) = architecture_gradient(
+            by_alphas(on_train, key_virtual), by_alphas(on_valid, key_mix), state, rate, schedule
+        )
+        update, alphas_opt = relaxation.alphas_tx.update(gradient, state.alphas_opt, state.alphas)
+        alphas = optax.apply_updates(state.alphas, open_only(update, state.mask))
+        info = {"valid_loss": loss, "valid_accuracy": accuracy}
+        return state._replace(alphas=alphas, alphas_opt=alphas_opt), info
+
+    return (lambda key, state, on_train, rate: (state, {})) if schedule.order == "fixed" else step
+
+
+def open_only(update: PyTree, mask: Bool[Array, "E K"]) -> PyTree:
+    """Nothing moves on an edge that is decided, nor an operation that is out of play."""
+    free = mask & (mask.sum(-1, keepdims=True) > 1)
+    return jax.tree.map(lambda u: jnp.where(free, u, 0) if u.shape == mask.shape else u, update)
 
 
 def steps_per_epoch(data: Data, schedule: Schedule) -> int:
@@ -196,14 +236,19 @@ def learning_rate(schedule: Schedule, done: Float[Array, ""]) -> Float[Array, ""
 
 
 def descend(
-    weights: PyTree, momentum: PyTree, gradient: PyTree, rate: Array, schedule: Schedule
+    weights: PyTree,
+    momentum: PyTree,
+    gradient: PyTree,
+    rate: Array,
+    schedule: Schedule,
+    factor: Array | float = 1.0,
 ) -> tuple[PyTree, PyTree]:
-    """SGD with momentum on the clipped gradient plus weight decay."""
-    shrink = 1.0
+    """SGD with momentum on the clipped gradient plus weight decay, the latter times `factor`."""
+    shrink, decay = 1.0, schedule.weight_decay * factor
     if schedule.clip:
         shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
     momentum = jax.tree.map(
-        lambda m, g, w: schedule.momentum * m + shrink * g + schedule.weight_decay * w,
+        lambda m, g, w: schedule.momentum * m + shrink * g + decay * w,
         momentum,
         gradient,
         weights,
@@ -234,9 +279,9 @@ def architecture_gradient(
     if schedule.order == "first":
         said, gradient = jax.value_and_grad(on_valid, 1, has_aux=True)(w, a)
         return gradient, said
-    slope = jax.grad(on_train, has_aux=True)(w, a)[0]
+    slope, decay = jax.grad(on_train, has_aux=True)(w, a)[0], schedule.weight_decay * state.decay
     ahead = jax.tree.map(
-        lambda w, m, g: w - rate * (schedule.momentum * m + g + schedule.weight_decay * w),
+        lambda w, m, g: w - rate * (schedule.momentum * m + g + decay * w),
         w,
         state.momentum,
         slope,
@@ -265,29 +310,27 @@ def finite_difference(gradient: Callable[[PyTree], PyTree], w: PyTree, vector: P
     return jax.tree.map(lambda u, d: (u - d) / (2 * width), up, down)
 
 
-def health(net: Supernet, alphas: Float[Array, "edges ops"]) -> dict[str, Array]:
+def health(choices: Choices, strength: Float[Array, "E K"]) -> dict[str, Array]:
     """Signs of where a search is heading.
 
+    Args:
+      choices: of the supernet.
+      strength: of every operation, the rows distributions.
+
     Returns:
-      `weights`: softmax of the alphas. `entropy`: its mean over edges, in nats. `skips`: edges on
-      which the identity leads. `collapsed`: 1 if the identity leads on more than half of the edges,
-      or no edge leads to an operation with weights (the known failure of DARTS).
+      `weights`: the strengths. `entropy`: its mean over edges, in nats. `skips`: edges on which the
+      identity leads. `collapsed`: 1 if the identity leads on more than half of the edges, or no
+      edge leads to an operation with weights (the known failure of DARTS).
     """
-    weights = jax.nn.softmax(alphas, axis=-1)
-    leader = jnp.argmax(alphas, axis=-1)
-    skips = (leader == net.skip).sum()
-    learned = jnp.isin(leader, jnp.asarray(net.learned)).sum()
+    leader = jax.nn.one_hot(jnp.argmax(strength, axis=-1), strength.shape[-1], dtype=bool)
+    skips = (leader & choices.among(IDENTITY)).sum()
+    learned = (leader & ~choices.among(*WITHOUT_WEIGHTS)).sum()
     return {
-        "weights": weights,
-        "entropy": -(weights * jnp.log(weights + 1e-30)).sum(-1).mean(),
+        "weights": strength,
+        "entropy": -(strength * jnp.log(strength + 1e-30)).sum(-1).mean(),
         "skips": skips,
-        "collapsed": ((2 * skips > net.edges) | (learned == 0)).astype(jnp.int32),
+        "collapsed": ((2 * skips > len(choices.ops)) | (learned == 0)).astype(jnp.int32),
     }
-
-
-def _where(condition: Array, a: Array, b: Array) -> Array:
-    """`jnp.where` that also takes PRNG keys and keeps what both sides share."""
-    return a if a is b else jnp.where(condition, a, b)
 
 
 def keep(key: Key[Array, ""], state: State) -> State:
@@ -296,9 +339,25 @@ def keep(key: Key[Array, ""], state: State) -> State:
     return state
 
 
-def strongest(state: State) -> Int[Array, " edges"]:
-    """The `derive` of NAS-Bench-201: the leading operation of every edge."""
-    return jnp.argmax(state.alphas, axis=-1).astype(jnp.int8)
+def stretch(
+    search: Callable[[str], Search], per_epoch: int, *, warm: int, epochs: int, order: str
+) -> list[Leg]:
+    """Legs of a search whose architecture stands still at first.
+
+    Args:
+      search: `(order) -> Search`.
+      per_epoch: steps per epoch.
+      warm: epochs before the architecture starts to move.
+      epochs: in all.
+      order: gradient of the architecture once it moves.
+
+    Raises:
+      ValueError: if there are fewer epochs in all than warm ones.
+    """
+    if not 0 <= warm <= epochs:
+        raise ValueError(f"`warm_epochs` must be between 0 and {epochs}, but got {warm}.")
+    parts = (("fixed", warm), (order, epochs - warm))
+    return [Leg(search(kind), per_epoch * count) for kind, count in parts if count]
 
 
 def alphas_adam(

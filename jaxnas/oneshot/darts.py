@@ -6,19 +6,20 @@ with skip connections everywhere (54.30 % test accuracy on CIFAR-10); `info["col
 """
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxnas.oneshot.bilevel import Relaxation, alphas_adam, keep, strongest
+from jaxnas.oneshot.bilevel import Relaxation, alphas_adam, keep
+from jaxnas.oneshot.supernet import Choices, Mix, masked_softmax
 
 
 def darts(
-    *, edges: int, ops: int, learning_rate: float = 3e-4, weight_decay: float = 1e-3
+    choices: Choices, *, learning_rate: float = 3e-4, weight_decay: float = 1e-3
 ) -> Relaxation:
     """The softmax relaxation.
 
     Args:
-      edges: edges of the cell.
-      ops: operations per edge.
+      choices: what the supernet leaves open.
       learning_rate: Adam's, on the alphas.
       weight_decay: L2 penalty on the alphas.
 
@@ -26,18 +27,22 @@ def darts(
       A `Relaxation` for `bilevel`.
 
     Example:
-      >>> relaxation = darts(edges=6, ops=5)
+      >>> from jaxnas.oneshot.nas_bench_201 import CHOICES
+      >>> relaxation = darts(CHOICES)
       >>> alphas = relaxation.start(jax.random.key(0))
-      >>> relaxation.mix(jax.random.key(1), alphas).shape
+      >>> relaxation.strength(alphas, jnp.ones(CHOICES.shape, bool)).ops.shape
       (6, 5)
     """
 
     def start(key: Key[Array, ""]) -> Array:
-        return 1e-3 * jax.random.normal(key, (edges, ops))
+        return 1e-3 * jax.random.normal(key, choices.shape)
 
-    def mix(key: Key[Array, ""], alphas: Array) -> Array:
+    def mix(key: Key[Array, ""], alphas: Array, mask: Array) -> Mix:
         del key
-        return jax.nn.softmax(alphas, axis=-1)  # Eq. 2
+        return strength(alphas, mask)
+
+    def strength(alphas: Array, mask: Array) -> Mix:
+        return Mix(masked_softmax(alphas, mask), jnp.ones(len(alphas)))  # Eq. 2
 
     tx = alphas_adam(learning_rate=learning_rate, weight_decay=weight_decay)
-    return Relaxation(start, mix, keep, strongest, tx)
+    return Relaxation(start, mix, keep, strength, tx)

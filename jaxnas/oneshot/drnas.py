@@ -13,15 +13,16 @@ import optax
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxnas.oneshot.bilevel import Relaxation, alphas_adam, keep, strongest
+from jaxnas.oneshot.bilevel import Relaxation, alphas_adam
+from jaxnas.oneshot.darts import darts
+from jaxnas.oneshot.supernet import Choices, Mix
 
 REGULARISERS = ("l2", "kl")
 
 
 def drnas(
+    choices: Choices,
     *,
-    edges: int,
-    ops: int,
     regulariser: str = "l2",
     strength: float = 1e-3,
     learning_rate: float = 3e-4,
@@ -29,14 +30,14 @@ def drnas(
     """The Dirichlet relaxation.
 
     Args:
-      edges: edges of the cell.
-      ops: operations per edge.
+      choices: what the supernet leaves open.
       regulariser: `l2` or `kl`.
       strength: the factor of either.
       learning_rate: Adam's, on eta.
 
     Returns:
-      A `Relaxation` for `bilevel`.
+      A `Relaxation` for `bilevel`. Its draws are over all operations; where some are out of play,
+      theirs become zero and the rest is divided by its sum.
 
     Raises:
       ValueError: for an unknown `regulariser`.
@@ -45,19 +46,19 @@ def drnas(
         raise ValueError(
             f"`regulariser` must be one of {', '.join(REGULARISERS)}, but got {regulariser!r}."
         )
+    softmax = darts(choices)
 
-    def start(key: Key[Array, ""]) -> Array:
-        return 1e-3 * jax.random.normal(key, (edges, ops))
-
-    def mix(key: Key[Array, ""], eta: Array) -> Array:
-        return jax.random.dirichlet(key, concentration(eta))
+    def mix(key: Key[Array, ""], eta: Array, mask: Array) -> Mix:
+        drawn = jnp.where(mask, jax.random.dirichlet(key, concentration(eta)), 0.0)
+        total = drawn.sum(-1, keepdims=True)
+        return Mix(drawn / jnp.maximum(total, 1e-30), jnp.ones(len(eta)))
 
     if regulariser == "l2":
         tx = alphas_adam(learning_rate=learning_rate, weight_decay=strength)
     else:
         adam = alphas_adam(learning_rate=learning_rate, weight_decay=0.0)
         tx = optax.chain(pull_to_uniform(strength), adam)
-    return Relaxation(start, mix, keep, strongest, tx)
+    return softmax._replace(mix=mix, alphas_tx=tx)
 
 
 def concentration(eta: Float[Array, "edges ops"]) -> Float[Array, "edges ops"]:

@@ -1,93 +1,104 @@
-"""The NAS-Bench-201 supernet: every edge computes the weighted sum of all five operations.
+"""What a search needs to know of a supernet: a network that mixes every operation on every edge.
 
-Edges that read the same node are fused: their 3-wide convolutions are one convolution with the
-outputs side by side, likewise the 1-wide ones, and the node is pooled once. Batch norm is in search
-mode as the papers have it: statistics of the batch at hand, in training and validation alike; no
-scale or shift inside cells; both in the stem, the reductions and the head.
+A space has `E` edges of `K` operations each. A forward pass is weighed by a `Mix`; what is left
+open, and how decisions become a genotype, is said by `Choices` and `derive`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from flax import linen as nn
-from jax.nn import relu
-from jaxtyping import Array, Float, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from jaxnas.cells.nas_bench_201 import CONV1, CONV3, EDGES, NODES, OPS, POOL, SKIP
-from jaxnas.nn.convnet import CellNet
-from jaxnas.nn.network import from_linen
-from jaxnas.nn.ops import Conv, Map, avg_pool, normalise
+IDENTITY, NOTHING = "skip_connect", "none"
+WITHOUT_WEIGHTS = (IDENTITY, NOTHING, "noise", "avg_pool_3x3", "max_pool_3x3")
+
+
+class Mix(NamedTuple):
+    """How much everything counts in a forward pass.
+
+    Attributes:
+      ops: `[E, K]` weight of every operation on every edge.
+      edges: `[E]` factor of the whole edge; 1 without edge normalisation.
+    """
+
+    ops: Float[Array, "E K"]
+    edges: Float[Array, " E"]
+
+
+class Choices(NamedTuple):
+    """What a supernet leaves open.
+
+    Attributes:
+      ops: `[E][K]` names of the operations an edge chooses from.
+      nodes: `[E]` node the edge leads to, numbered through all kinds of cell.
+      kinds: kinds of cell; each has as many edges, and those of one kind lie together.
+      keep: incoming edges a node keeps; 0 for all.
+    """
+
+    ops: tuple[tuple[str, ...], ...]
+    nodes: tuple[int, ...]
+    kinds: int
+    keep: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(E, K)`."""
+        return len(self.ops), len(self.ops[0])
+
+    def among(self, *names: str) -> Bool[np.ndarray, "E K"]:
+        """Which operations bear one of these names."""
+        return np.isin(np.array(self.ops), names)
 
 
 class Supernet(NamedTuple):
-    """What a bilevel search needs to know of a supernet.
+    """A network over all cells of a space.
 
     Attributes:
       init: `(key, x) -> weights`; `x` gives only shapes.
-      logits: `(weights, mix, x) -> [B, K]`.
-      edges: number of edges that are decided.
-      ops: names of the operations every edge chooses from.
-      skip: index of the identity in `ops`.
-      learned: indices of the operations that have weights.
+      logits: `(weights, mix, x, key) -> [B, classes]`; `key` is for operations that are random.
+      choices: what is left open.
+      derive: `(mix) -> genotype`, from the strengths a search ends with.
     """
 
     init: Callable[[Key[Array, ""], Array], PyTree]
-    logits: Callable[[PyTree, PyTree, Array], Float[Array, "B K"]]
-    edges: int
-    ops: tuple[str, ...]
-    skip: int
-    learned: tuple[int, ...]
+    logits: Callable[[PyTree, Mix, Array, Key[Array, ""]], Float[Array, "B classes"]]
+    choices: Choices
+    derive: Callable[[Mix], PyTree]
 
 
-class MixedCell(nn.Module):
-    """One cell of the supernet, fused by source node."""
-
-    channels: int
-
-    @nn.compact
-    def __call__(self, x: Map, mix: Float[Array, "6 5"], train: bool) -> Map:
-        """Maps `[B, *space, C]` to the same shape under mixing weights `mix`."""
-        del train
-        nodes = [x, *[jnp.zeros((), x.dtype)] * (NODES - 1)]
-        for source in range(NODES - 1):
-            x, targets = nodes[source], range(source + 1, NODES)
-            weights = jnp.stack([mix[EDGES.index((source, i))] for i in targets])
-            active = relu(x)
-            mixed = self._convolved(active, weights[:, CONV3], 3, f"conv3_{source}")
-            mixed += self._convolved(active, weights[:, CONV1], 1, f"conv1_{source}")
-            pooled = avg_pool(x)
-            for n, (node, part) in enumerate(
-                zip(targets, jnp.split(mixed, len(targets), axis=-1), strict=True)
-            ):
-                w = weights[n].astype(x.dtype)
-                nodes[node] = nodes[node] + part + w[SKIP] * x + w[POOL] * pooled
-        return nodes[-1]
-
-    def _convolved(self, x: Map, weight: Float[Array, " n"], size: int, name: str) -> Map:
-        y = Conv(self.channels * weight.shape[0], size, name=name)(x)
-        return normalise(y, jnp.repeat(weight, self.channels))
+def masked_softmax(
+    alphas: Float[Array, "E K"], mask: Bool[Array, "E K"], axis: int = -1
+) -> Float[Array, "E K"]:
+    """Softmax over the operations still in play; an edge that has none weighs nothing."""
+    low = jnp.where(mask, alphas, -jnp.inf)
+    top = jnp.maximum(low.max(axis, keepdims=True), jnp.finfo(alphas.dtype).min)
+    powers = jnp.where(mask, jnp.exp(jnp.where(mask, alphas, top) - top), 0.0)
+    return powers / jnp.maximum(powers.sum(axis, keepdims=True), jnp.finfo(alphas.dtype).tiny)
 
 
-def supernet(*, classes: int, channels: int = 16, layers: int = 5) -> Supernet:
-    """The supernet over NAS-Bench-201 cells.
+def shuffle(x: Float[Array, "*B C"], groups: int) -> Float[Array, "*B C"]:
+    """Deals the channels of `groups` equal parts in turn, so that each part gets some of every."""
+    parts = x.reshape(*x.shape[:-1], groups, -1)
+    return parts.swapaxes(-1, -2).reshape(x.shape)
 
-    Args:
-      classes: number of outputs.
-      channels: channels of the first stage, `C`.
-      layers: cells per stage, `N`.
 
-    Returns:
-      A `Supernet` on `[B, H, W, C]` images or `[B, L, C]` sequences, mixed by weights `[6, 5]`.
+def part_of(channels: int, partial: int) -> int:
+    """Channels that go through the mixed operations when one in `partial` does.
+
+    Raises:
+      ValueError: if the channels cannot be divided so.
     """
-    module = CellNet(MixedCell, classes, channels, layers, track=False, stacked=True)
+    if partial < 1 or channels % partial:
+        raise ValueError(
+            f"`partial` must divide the channels of every cell, but {channels} channels are not "
+            f"divisible by {partial}: set `channels` to a multiple of it."
+        )
+    return channels // partial
 
-    def init(key: Key[Array, ""], x: Array) -> PyTree:
-        mix = jnp.zeros((len(EDGES), len(OPS)))
-        return from_linen(module, mix).init(key, x)["params"]
 
-    def logits(weights: PyTree, mix: Float[Array, "6 5"], x: Array) -> Float[Array, "B K"]:
-        y: Any = module.apply({"params": weights}, x, mix, train=True)
-        return y
-
-    return Supernet(init, logits, len(EDGES), OPS, SKIP, (CONV1, CONV3))
+def one_hot(choice: Array, size: int) -> Bool[Array, "... K"]:
+    """A mask in which only the choice is left; for -1 nothing."""
+    return jax.nn.one_hot(choice, size, dtype=bool)

@@ -30,6 +30,11 @@ class Entry(NamedTuple):
     notebook: str = ""
 
 
+DRNAS = (
+    "@inproceedings{chen2021drnas, title={{DrNAS}: Dirichlet Neural Architecture Search}, "
+    "author={Chen, Xiangning and Wang, Ruochen and Cheng, Minhao and Tang, Xiaocheng and "
+    "Hsieh, Cho-Jui}, booktitle={ICLR}, year={2021}}"
+)
 RECIPES: dict[str, Entry] = {
     "random_search": Entry(
         "jaxnas.recipes.random_search",
@@ -60,15 +65,62 @@ RECIPES: dict[str, Entry] = {
         "author={Liu, Hanxiao and Simonyan, Karen and Yang, Yiming}, booktitle={ICLR}, year={2019}}",
         "notebooks/00_first_search.ipynb",
     ),
+    "pc_darts": Entry(
+        "jaxnas.recipes.pc_darts",
+        "jaxnas/oneshot/pc_darts.py",
+        "PC-DARTS, partial channels and edge normalisation",
+        "Xu et al., ICLR 2020, arXiv:1907.05737",
+        "@inproceedings{xu2020pcdarts, title={{PC-DARTS}: Partial Channel Connections for "
+        "Memory-Efficient Architecture Search}, author={Xu, Yuhui and Xie, Lingxi and Zhang, "
+        "Xiaopeng and Chen, Xin and Qi, Guo-Jun and Tian, Qi and Xiong, Hongkai}, "
+        "booktitle={ICLR}, year={2020}}",
+        "notebooks/01_one_shot.ipynb",
+    ),
+    "sdarts": Entry(
+        "jaxnas.recipes.sdarts",
+        "jaxnas/oneshot/sdarts.py",
+        "SDARTS, random and adversarial perturbation",
+        "Chen & Hsieh, ICML 2020, arXiv:2002.05283",
+        "@inproceedings{chen2020sdarts, title={Stabilizing Differentiable Architecture Search via "
+        "Perturbation-based Regularization}, author={Chen, Xiangning and Hsieh, Cho-Jui}, "
+        "booktitle={ICML}, year={2020}}",
+        "notebooks/01_one_shot.ipynb",
+    ),
+    "sgas": Entry(
+        "jaxnas.recipes.sgas",
+        "jaxnas/oneshot/sgas.py",
+        "SGAS, sequential greedy decisions",
+        "Li et al., CVPR 2020, arXiv:1912.00195",
+        "@inproceedings{li2020sgas, title={{SGAS}: Sequential Greedy Architecture Search}, "
+        'author={Li, Guohao and Qian, Guocheng and Delgadillo, Itzel C. and M{\\"u}ller, Matthias '
+        "and Thabet, Ali and Ghanem, Bernard}, booktitle={CVPR}, year={2020}}",
+        "notebooks/01_one_shot.ipynb",
+    ),
     "drnas": Entry(
         "jaxnas.recipes.drnas",
         "jaxnas/oneshot/drnas.py",
         "DrNAS, Dirichlet architecture weights",
         "Chen et al., ICLR 2021, arXiv:2006.10355",
-        "@inproceedings{chen2021drnas, title={{DrNAS}: Dirichlet Neural Architecture Search}, "
-        "author={Chen, Xiangning and Wang, Ruochen and Cheng, Minhao and Tang, Xiaocheng and "
-        "Hsieh, Cho-Jui}, booktitle={ICLR}, year={2021}}",
+        DRNAS,
         "notebooks/00_first_search.ipynb",
+    ),
+    "drnas_progressive": Entry(
+        "jaxnas.recipes.drnas_progressive",
+        "jaxnas/oneshot/drnas_progressive.py",
+        "DrNAS with progressive learning",
+        "Chen et al., ICLR 2021, arXiv:2006.10355",
+        DRNAS,
+        "notebooks/01_one_shot.ipynb",
+    ),
+    "darts_pt": Entry(
+        "jaxnas.recipes.darts_pt",
+        "jaxnas/oneshot/darts_pt.py",
+        "DARTS-PT, perturbation-based selection",
+        "Wang et al., ICLR 2021, arXiv:2108.04392",
+        "@inproceedings{wang2021rethinking, title={Rethinking Architecture Selection in "
+        "Differentiable {NAS}}, author={Wang, Ruochen and Cheng, Minhao and Chen, Xiangning and "
+        "Tang, Xiaocheng and Hsieh, Cho-Jui}, booktitle={ICLR}, year={2021}}",
+        "notebooks/01_one_shot.ipynb",
     ),
 }
 

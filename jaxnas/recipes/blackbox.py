@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnas.cells.tabular import Tabular, tabular
 from jaxnas.cells.trained import trained
-from jaxnas.core import Searcher, close
+from jaxnas.core import Leg, Searcher, close
 from jaxnas.data.catalog import load
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.evolve.random_search import best_of
@@ -82,8 +82,7 @@ def _on_table(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], steps
         report=config.report,
     )
     return System(
-        close(searcher(problem), problem),
-        steps,
+        [Leg(close(searcher(problem), problem), steps)],
         every=max(1, steps // 5),
         mode="scan",
         seeds="vmap",
@@ -110,8 +109,7 @@ def _by_training(config: BlackBoxConfig, searcher: Callable[[Any], Searcher], st
         execution=config.execution,
     )
     return System(
-        close(searcher(problem), problem),
-        steps,
+        [Leg(close(searcher(problem), problem), steps)],
         every=1,
         mode="host",
         seeds="loop",

@@ -4,13 +4,13 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 from jaxtyping import Array, Key, PyTree
 
 from jaxnas.cells.nas_bench_201 import to_text
-from jaxnas.core import over_seeds
+from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import load
 from jaxnas.recipes.system import System, judged
 from jaxnas.runs.drive import Display, drive
@@ -71,6 +71,9 @@ def _value(recipe: str, types: Mapping[str, Any], name: str, text: str) -> Any:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{recipe} has no setting {name!r}; it has {', '.join(types)}.{hint}")
     kind = types[name]
+    if get_origin(kind) is tuple:  # of any length, its items divided by commas
+        item = get_args(kind)[0]
+        return tuple(_value(recipe, {name: item}, name, part) for part in text.split(","))
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     try:
         return words[text.lower()] if kind is bool else kind(text)
@@ -121,7 +124,8 @@ def resume(folder: Path | str, *, progress: Any = None) -> Outcome:
     run = open_run(folder)
     module = load(run.config["recipe"])
     try:
-        config = module.Config(**run.config["config"])
+        stored = run.config["config"].items()
+        config = module.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored})
     except TypeError as error:
         raise ValueError(
             f"{run.folder} was made by other settings than this version has ({error}); resume it "
@@ -134,21 +138,21 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
     seeds, key = run.config["seeds"], jax.random.key(run.config["key"])
     key_search, key_judge, key_random = jax.random.split(key, 3)
     keys = spread(jax.random.split(key_search, seeds))
-    search = over_seeds(system.search, system.seeds)
+    legs = legs_over_seeds(system.legs, system.seeds)
+    steps = sum(leg.steps for leg in legs)
     with run:
         run.put_meta(**system.labels)
-        shown: Display | None = progress(system.steps, run.config["recipe"]) if progress else None
+        shown: Display | None = progress(steps, run.config["recipe"]) if progress else None
         driven = drive(
             run,
-            search,
+            legs,
             keys,
-            system.steps,
             every=system.every,
             mode=system.mode,
             to_text=to_text,
             progress=shown,
         )
-        found = judged(system, key_judge, "found", search.best(driven.state))
+        found = judged(system, key_judge, "found", legs[-1].search.best(driven.state))
         random: list[Result] = []
         if system.baseline:
             random = judged(system, key_judge, "random", system.baseline(key_random, seeds))

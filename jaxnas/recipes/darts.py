@@ -1,4 +1,4 @@
-"""DARTS over NAS-Bench-201 cells.
+"""DARTS.
 
 Paper: Liu et al., ICLR 2019, arXiv:1806.09055. `jaxnas run darts --preset paper --seeds 3`; the
 benchmark's authors report 39.77 validation and 54.30 test accuracy on CIFAR-10, skips everywhere.
@@ -7,21 +7,13 @@ benchmark's authors report 39.77 validation and 54.30 test accuracy on CIFAR-10,
 from dataclasses import dataclass
 
 from jaxnas.oneshot.darts import darts
-from jaxnas.recipes.gradient import SPACE, GradientConfig, presets, system
+from jaxnas.recipes.gradient import GradientConfig, alphas, one_method, presets, system
 from jaxnas.recipes.system import System
 
 
 @dataclass(frozen=True)
 class Config(GradientConfig):
-    """Settings, beyond those of `GradientConfig`.
-
-    Attributes:
-      order: `first`, `second` (finite differences) or `exact` (Hessian-vector product).
-      alpha_weight_decay: L2 penalty on the architecture.
-    """
-
-    order: str = "first"
-    alpha_weight_decay: float = 1e-3
+    """Settings as in `GradientConfig`; the order of the method is its `order`."""
 
 
 PRESETS = presets(Config)
@@ -33,9 +25,4 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be.
     """
-    relaxation = darts(
-        **SPACE,
-        learning_rate=config.alpha_learning_rate,
-        weight_decay=config.alpha_weight_decay,
-    )
-    return system(config, relaxation, config.order)
+    return system(config, lambda bench: one_method(bench, darts(bench.choices, **alphas(config))))

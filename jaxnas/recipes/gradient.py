@@ -1,30 +1,36 @@
 """What gradient recipes share: data, supernet, schedule, and the judge of what they derive."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from jaxnas.cells.nas_bench_201 import EDGES, OPS
 from jaxnas.cells.tabular import Tabular, tabular
 from jaxnas.cells.trained import Trained, random_cells, trained
+from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.tables import nas_bench_201
-from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch
-from jaxnas.oneshot.supernet import supernet
+from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch, stretch
+from jaxnas.oneshot.curvature import curvature, watched
+from jaxnas.oneshot.discretise import judge_mixes, strengths
+from jaxnas.oneshot.nas_bench_201 import CHOICES, supernet
+from jaxnas.oneshot.robust import Rule, robust_legs
+from jaxnas.oneshot.supernet import Choices, Supernet
 from jaxnas.recipes.blackbox import describe_training, random_curve
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.rows import Curve, Result
-from jaxnas.train.batches import halves, on_device
+from jaxnas.train.batches import Data, halves, on_device
 from jaxnas.train.fit import Recipe
 
+ROBUST = {"stop": Rule(), "l2": Rule(factor=3.0)}
 COST = {"train": "epochs of training random cells", "table": "random cells queried"}
-SPACE = {"edges": len(EDGES), "ops": len(OPS)}
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,17 @@ class GradientConfig:
       learning_rate: of the weights, at the first step.
       final_learning_rate: of the weights, at the last step.
       weight_decay: of the weights.
+      order: gradient of the architecture: `first`; `second` (finite differences) or `exact`
+        (Hessian-vector product), one step of the weights ahead; `fixed` holds it at its start.
       alpha_learning_rate: Adam's, on the architecture.
+      alpha_weight_decay: L2 penalty on the architecture.
       warm_epochs: epochs before the architecture moves.
+      curvature: examples on which the dominant eigenvalue of the architecture's Hessian is measured
+        after every epoch; 0 for not at all.
+      robust: what is done when that eigenvalue grows too much (R-DARTS): `none`, `stop` early, or
+        go on under three times the `l2` of the weights.
+      strengths: edges on which, at the end, every operation is tried alone; 0 for none.
+      strength_epochs: of tuning before it is judged; 0 judges at once.
       every: steps between two checkpoints; 0 for an epoch (on CPU with images: one step).
       judge: `train` what is found from scratch, or look it up in the `table`.
       judge_data: data set of the judge, empty for that of the search.
@@ -66,8 +81,14 @@ class GradientConfig:
     learning_rate: float = 0.025
     final_learning_rate: float = 0.001
     weight_decay: float = 3e-4
+    order: str = "first"
     alpha_learning_rate: float = 1e-2
+    alpha_weight_decay: float = 1e-3
     warm_epochs: int = 0
+    curvature: int = 0
+    robust: str = "none"
+    strengths: int = 0
+    strength_epochs: int = 0
     every: int = 0
     judge: str = "train"
     judge_data: str = ""
@@ -80,29 +101,126 @@ class GradientConfig:
 
 
 C = TypeVar("C", bound=GradientConfig)
+Settings = Mapping[str, Any]
+NONE: Settings = {}
 
 
-def presets(config: type[C]) -> dict[str, C]:
-    """`tiny`, `default` and `paper` settings of a gradient recipe.
+def presets(
+    config: type[C], *, tiny: Settings = NONE, default: Settings = NONE, paper: Settings = NONE
+) -> dict[str, C]:
+    """`tiny`, `default` and `paper` settings of a gradient recipe, changed as the method needs.
 
     The paper's are those of the benchmark: CIFAR-10, 16 channels, 5 cells per stage, 100 epochs,
     judged by the table.
     """
-    tiny = config(channels=4, epochs=2, judge_channels=4, judge_epochs=1, random_cells=1)
-    paper = config(
-        data="cifar10",
-        channels=16,
-        layers=5,
-        epochs=100,
-        alpha_learning_rate=3e-4,
-        judge="table",
-        random_cells=0,
-    )
-    return {"tiny": tiny, "default": config(), "paper": paper}
+    smallest: dict[str, Any] = {
+        "channels": 4,
+        "epochs": 2,
+        "judge_channels": 4,
+        "judge_epochs": 1,
+        "random_cells": 1,
+    }
+    benchmark: dict[str, Any] = {
+        "data": "cifar10",
+        "channels": 16,
+        "layers": 5,
+        "epochs": 100,
+        "judge": "table",
+        "alpha_learning_rate": 3e-4,
+        "random_cells": 0,
+    }
+    settings = {
+        "tiny": ChainMap({**tiny}, {**default}, smallest),
+        "default": {**default},
+        "paper": ChainMap({**paper}, benchmark),
+    }
+    return {name: config(**chosen) for name, chosen in settings.items()}
 
 
-def system(config: GradientConfig, relaxation: Relaxation, order: str = "first") -> System:
-    """The search of a relaxation on the data set that a configuration names.
+def alphas(config: GradientConfig) -> dict[str, float]:
+    """Settings of the architecture's optimiser, as the methods take them."""
+    return {
+        "learning_rate": config.alpha_learning_rate,
+        "weight_decay": config.alpha_weight_decay,
+    }
+
+
+class Bench(NamedTuple):
+    """What a method is given to search on.
+
+    Attributes:
+      net: `(partial) -> Supernet`.
+      choices: what the supernets leave open.
+      train: the half that trains the weights.
+      valid: the half that trains the architecture.
+      schedule: how the weights are trained.
+      config: the settings of the search.
+    """
+
+    net: Callable[[int], Supernet]
+    choices: Choices
+    train: Data
+    valid: Data
+    schedule: Schedule
+    config: GradientConfig
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return steps_per_epoch(self.train, self.schedule)
+
+    def measure(self, net: Supernet, relaxation: Relaxation) -> Callable[..., Array]:
+        """How sharp the validation loss of a method is, on the examples the settings name."""
+        return curvature(net, self.valid, relaxation, examples=self.config.curvature)
+
+    def watch(self, legs: list[Leg], net: Supernet, relaxation: Relaxation) -> list[Leg]:
+        """The legs with the curvature measured after every epoch, as far as the settings ask."""
+        if self.config.curvature:
+            legs = watched(legs, self.per_epoch, self.measure(net, relaxation))
+        return legs
+
+    def examine(self, net: Supernet, relaxation: Relaxation) -> list[Leg]:
+        """A leg that tries operations alone, if the settings ask for it."""
+        config, judge = self.config, judge_mixes(net, self.valid, self.schedule.batch)
+        rate = {"learning_rate": 0.0025, "final_learning_rate": 0.0025}  # as DARTS-PT tunes
+        tuning = replace(self.schedule, order="fixed", epochs=config.strength_epochs or 1, **rate)
+        search = bilevel(net, self.train, self.valid, relaxation, tuning)
+        steps = self.per_epoch * config.strength_epochs
+        shape = self.choices.shape
+        tried = strengths(search, steps, relaxation.strength, judge, shape, config.strengths)
+        return [Leg(tried, 1)] if config.strengths else []
+
+
+def one_method(bench: Bench, relaxation: Relaxation, partial: int = 1) -> list[Leg]:
+    """The legs of a method that stays the same from the first epoch to the last."""
+    net, config = bench.net(partial), bench.config
+
+    def search(order: str) -> Search:
+        schedule = replace(bench.schedule, order=order)
+        return bilevel(net, bench.train, bench.valid, relaxation, schedule)
+
+    if config.robust == "none":
+        legs = stretch(
+            search,
+            bench.per_epoch,
+            warm=config.warm_epochs,
+            epochs=config.epochs,
+            order=config.order,
+        )
+        return [*bench.watch(legs, net, relaxation), *bench.examine(net, relaxation)]
+    if config.robust not in ROBUST or not config.curvature or config.warm_epochs:
+        raise ValueError(
+            f"`robust` must be one of none, {', '.join(ROBUST)}, with `curvature` examples to "
+            f"measure on and without `warm_epochs`, but got {config.robust!r}, "
+            f"{config.curvature} and {config.warm_epochs}."
+        )
+    measure = bench.measure(net, relaxation)
+    rule = ROBUST[config.robust]
+    return robust_legs(search(config.order), bench.per_epoch, bench.schedule, measure, rule)
+
+
+def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System:
+    """The search of a method on the data set that a configuration names.
 
     Raises:
       ValueError: for settings that cannot be.
@@ -112,23 +230,22 @@ def system(config: GradientConfig, relaxation: Relaxation, order: str = "first")
     if config.examples:
         used = Split(used.x[: config.examples], used.y[: config.examples])
     train, valid = halves(on_device(dataset, used))
-    net = supernet(classes=len(dataset.classes), channels=config.channels, layers=config.layers)
     schedule = Schedule(
         epochs=config.epochs,
         batch=config.batch,
         learning_rate=config.learning_rate,
         final_learning_rate=config.final_learning_rate,
         weight_decay=config.weight_decay,
-        order=order,
-        warm_epochs=config.warm_epochs,
+        order=config.order,
     )
-    per_epoch = steps_per_epoch(train, schedule)
+    sizes = {"channels": config.channels, "layers": config.layers}
+    net = cache(lambda partial: supernet(classes=len(dataset.classes), partial=partial, **sizes))
+    bench = Bench(net, CHOICES, train, valid, schedule, config)
     filled = jax.default_backend() == "cpu" and train.x.ndim == 4
     judge = _judge(config, dataset)
     return System(
-        bilevel(net, train, valid, relaxation, schedule),
-        per_epoch * config.epochs,
-        every=config.every or (1 if filled else per_epoch),
+        legs(bench),
+        every=config.every or (1 if filled else bench.per_epoch),
         mode="scan",
         seeds="map" if filled else "vmap",
         judge=judge,

@@ -1,6 +1,6 @@
 """What a recipe builds: a search, and everything that is said about what it finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, Key
 from jaxnas.cells import nas_bench_201
 from jaxnas.cells.tabular import Tabular
 from jaxnas.cells.trained import Trained
-from jaxnas.core import Asked, Problem, Search
+from jaxnas.core import Asked, Leg, Problem
 from jaxnas.runs.rows import Curve, Result
 
 
@@ -18,10 +18,9 @@ class System(NamedTuple):
     """A search ready to run.
 
     Attributes:
-      search: for one seed.
-      steps: how many steps it takes.
+      legs: for one seed; the last one gives the answer.
       every: steps between two records and checkpoints.
-      mode: how chunks are run, see `core.run_chunks`.
+      mode: how chunks are run, see `core.relay`.
       seeds: how seeds are carried, see `core.over_seeds`.
       judge: the problem that every answer is measured by, at full budget.
       describe: `(extra of one measured cell) -> metrics` beyond its fitness.
@@ -30,8 +29,7 @@ class System(NamedTuple):
       labels: facts for the run's ledger: what fitness and cost are, names of operations, edges.
     """
 
-    search: Search
-    steps: int
+    legs: Sequence[Leg]
     every: int
     mode: str
     seeds: str

@@ -101,7 +101,7 @@ def metrics(series: dict[str, Series]) -> str:
     figure, panels = _panels(len(kinds), width=_WIDTH / 3, height=2.3, columns=3)
     for axes, (kind, names) in zip(panels, kinds.items(), strict=False):
         for i, name in enumerate(names):
-            steps, values = _binned(series[name])
+            steps, values = _binned(recorded(series[name]))
             _draw(axes, Line(plain(name), steps, *_quartiles(values)), COLOURS[i % len(COLOURS)])
             if not (series[name].values % 1).any():
                 axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -151,6 +151,42 @@ def weights(
 
 
 @mpl.rc_context(_STYLE)
+def strengths(
+    weight: np.ndarray,
+    accuracy: np.ndarray,
+    edges: Sequence[str],
+    operations: Sequence[str],
+    colours: dict[str, str],
+) -> str:
+    """What each operation weighs in the mixture against what the supernet is worth with it alone.
+
+    Args:
+      weight: `[S, M, K]` mixing weights.
+      accuracy: `[S, M, K]` in %.
+      edges: names of the `M` edges.
+      operations: names of the `K` operations.
+      colours: one for each operation.
+
+    Returns:
+      The SVG: a panel for each edge, a dot for each seed.
+    """
+    columns = min(len(edges), 4)
+    figure, panels = _panels(
+        len(edges), width=_WIDTH / columns, height=2.4, columns=columns, whole=False
+    )
+    for e, axes in enumerate(panels[: len(edges)]):
+        for o, name in enumerate(operations):
+            look: dict[str, Any] = {"color": colours.get(name, FAINT), "alpha": 0.8, "ms": 5}
+            axes.plot(weight[:, e, o], accuracy[:, e, o], "o", mew=0, label=name, **look)
+        axes.set_title(edges[e])
+    figure.supxlabel("mixing weight", fontsize=9.5)
+    figure.supylabel("accuracy with it alone, %", fontsize=9.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 8))
+    return _svg(figure)
+
+
+@mpl.rc_context(_STYLE)
 def dots(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str) -> str:
     """Judged cells of several runs: a dot each, random cells beside them in grey.
 
@@ -174,13 +210,25 @@ def dots(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str) -> str:
     return _svg(figure)
 
 
+def recorded(series: Series) -> Series:
+    """The steps at which there is anything: some measurements are made only now and then."""
+    some = np.isfinite(series.values).any(axis=1)
+    return Series(series.steps[some], series.values[some])
+
+
 def plain(name: str) -> str:
     """A metric's name in words."""
     return name.replace("_", " ").replace("/", ": ")
 
 
 def _panels(
-    count: int, *, width: float, height: float, columns: int, share: bool = False
+    count: int,
+    *,
+    width: float,
+    height: float,
+    columns: int,
+    share: bool = False,
+    whole: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
     rows = math.ceil(count / columns)
@@ -188,7 +236,7 @@ def _panels(
     grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
     panels = list(grid.flat)
     for i, axes in enumerate(panels):
-        axes.xaxis.set_major_locator(MaxNLocator(4 if width < 4 else 7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4 if width < 4 else 7, integer=whole))
         axes.yaxis.set_major_locator(MaxNLocator(4 if width < 4 else 6))
         axes.set_visible(i < count)
         axes.tick_params(labelbottom=not share or i + columns >= count)

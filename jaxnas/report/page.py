@@ -75,6 +75,7 @@ def _run(one: View, *, several: bool) -> Markup:
         ("Search", _search([one])),
         ("Training", _metrics(one)),
         ("Mixing weights", _weights(one)),
+        ("Strength of operations", _strengths(one)),
         ("Candidates", candidates(one) if one.run.totals()[0] else ""),
         ("Settings", _settings(one)),
     )
@@ -116,7 +117,7 @@ def _fitness(one: View) -> str:
 def _banners(one: View) -> list[Markup]:
     said = []
     if "collapsed" in one.metrics:
-        seeds = np.flatnonzero(one.metrics["collapsed"].values[-1] == 1)
+        seeds = np.flatnonzero(figures.recorded(one.metrics["collapsed"]).values[-1] == 1)
         if len(seeds):
             named = ", ".join(map(str, seeds[:20])) + (" …" if len(seeds) > 20 else "")
             said.append(
@@ -202,19 +203,44 @@ def _metrics(one: View) -> Markup | str:
 def _weights(one: View) -> Markup | str:
     drawn = []
     for name, series in one.snapshots.items():
-        if series.values.ndim != 4:
+        if series.values.ndim != 4 or "/" in name:
             continue
         edges, operations = series.values.shape[2:]
-        known = [str(x) for x in one.meta.get("operations", ())]
         named = [str(x) for x in one.meta.get("edges", ())]
+        if named and len(named) != edges:  # something else that has operations
+            continue
         svg = figures.weights(
             series,
-            named if len(named) == edges else [f"edge {i}" for i in range(edges)],
-            known if len(known) == operations else [f"operation {i}" for i in range(operations)],
+            named or [f"edge {i}" for i in range(edges)],
+            _operations(one, operations),
             one.colours,
         )
         drawn.append(figure(svg, f"{plain(name)}: mean over seeds in full, single seeds faint."))
     return join(drawn)
+
+
+def _strengths(one: View) -> Markup | str:
+    if "strength/accuracy" not in one.snapshots:
+        return ""
+    weight, accuracy, edge = (
+        one.snapshots[f"strength/{name}"].values[-1] for name in ("weight", "accuracy", "edge")
+    )
+    named = {i: str(name) for i, name in enumerate(one.meta.get("edges", ()))}
+    edges = [named.get(int(i), f"edge {int(i)}") for i in edge[0]]
+    svg = figures.strengths(
+        weight, accuracy, edges, _operations(one, weight.shape[-1]), one.colours
+    )
+    said = (
+        "What each operation weighs in the mixture, and the validation accuracy of the supernet "
+        "when the edge is cut down to it; a dot for each seed. Where magnitude told strength, the "
+        "dots would rise to the right."
+    )
+    return figure(svg, said)
+
+
+def _operations(one: View, count: int) -> list[str]:
+    known = [str(x) for x in one.meta.get("operations", ())]
+    return known if len(known) == count else [f"operation {i}" for i in range(count)]
 
 
 def _comparison(views: Sequence[View]) -> Markup:

@@ -45,9 +45,11 @@ def results(one: View) -> Markup:
             sums.append(len(rows))
             mean = (spread(values(one, kind, column)) for column in columns)
             rows.append([f"{word}, mean of {n}", *mean, ""])
-    if any(r.kind == "random" for r in one.results):
-        best = (max(values(one, "random", c), default=float("nan")) for c in columns)
-        rows.append(["random, best in each column", *(number(float(x)) for x in best), ""])
+    random = [r for r in one.results if r.kind == "random" and r.metrics.get("fitness") is not None]
+    if random:
+        best = max(random, key=lambda r: r.metrics["fitness"])
+        row = (number(best.metrics.get(c)) for c in columns)
+        rows.append(["random, best by fitness", *row, best.genotype])
     more = f" The first {_SHOWN} of {len(found)} seeds are listed." if len(found) > _SHOWN else ""
     caption = "± is the sample standard deviation. All cells were judged alike." + more
     heads = ["cell", *map(plain, columns), "genotype"]

@@ -92,17 +92,18 @@ def _labels(graph: dict[str, Any] | None) -> set[str]:
 
 
 def _metrics(rows: list[Step]) -> dict[str, Series]:
-    steps = np.array(sorted({row.step for row in rows}), int)
-    place, seeds = {step: i for i, step in enumerate(steps)}, max((r.seed for r in rows), default=0)
-    found: dict[str, np.ndarray] = {}
+    """Every metric at the steps that told it."""
+    seeds = max((row.seed for row in rows), default=0) + 1
+    told: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         for name, value in row.metrics.items():
-            if isinstance(value, str | list | dict):
-                continue
-            if name not in found:
-                found[name] = np.full((len(steps), seeds + 1), np.nan)
-            found[name][place[row.step], row.seed] = np.nan if value is None else value
-    return {name: Series(steps, values) for name, values in found.items()}
+            if not isinstance(value, str | list | dict):
+                at = told.setdefault(name, {}).setdefault(row.step, [np.nan] * seeds)
+                at[row.seed] = np.nan if value is None else value
+    return {
+        name: Series(np.array(sorted(found)), np.array([found[step] for step in sorted(found)]))
+        for name, found in told.items()
+    }
 
 
 def _snapshots(rows: list[Snapshot]) -> dict[str, Series]:

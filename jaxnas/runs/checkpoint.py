@@ -8,6 +8,7 @@ elements, which Orbax refuses, are made again from that list.
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +80,23 @@ class Checkpoints:
         """The step of the newest complete checkpoint, 0 if there is none."""
         return max(self._steps(), default=0)
 
-    def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
+    def restore(self, like_at: Callable[[int], PyTree]) -> tuple[int, PyTree] | None:
         """Reads the newest checkpoint that can be read; damaged newer ones are removed.
 
         Args:
-          like: the structure, shapes and dtypes expected, e.g. from `jax.eval_shape`.
+          like_at: `(step) -> like`, the structure, shapes and dtypes expected of a state of that
+            step, e.g. from `jax.eval_shape`.
 
         Returns:
           `(step, state)`, or `None` if there is no checkpoint.
 
         Raises:
-          ValueError: if the state stored is not `like`: the configuration differs.
+          ValueError: if the state stored is not like that: the configuration differs.
           BrokenRunError: if there are checkpoints, but none can be read; nothing is removed.
         """
         steps, damage = sorted(self._steps(), reverse=True), None
         for i, step in enumerate(steps):
+            like = like_at(step)
             try:
                 spec = self._read(step, "spec", ocp.args.JsonRestore())["leaves"]
                 _compare(spec, _spec(like))
@@ -150,7 +153,7 @@ def _compare(stored: list[str], expected: list[str]) -> None:
     only_expected = [line for line in expected if line not in stored]
     raise _MismatchError(
         f"the configuration differs from the one this state was stored with: it holds "
-        f"{only_stored[:3]}, but `like` wants {only_expected[:3]}; resume with the settings in "
+        f"{only_stored[:3]}, but these settings want {only_expected[:3]}; resume with the settings in "
         f"config.json, or start a new run."
     )
 

@@ -9,7 +9,7 @@ for bit as without the interruption.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from jaxnas.core import Search, run_chunks
+from jaxnas.core import Leg, relay
 from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.ledger import BrokenRunError
 from jaxnas.runs.store import Run
@@ -52,26 +52,25 @@ class Display(Protocol):
 
 def drive(
     run: Run,
-    search: Search,
+    legs: Sequence[Leg],
     keys: Key[Array, " S"],
-    steps: int,
     *,
     every: int,
     mode: str = "scan",
     to_text: Callable[[PyTree], str] = str,
     progress: Display | None = None,
 ) -> Driven:
-    """Runs or continues a search for all seeds at once and records it.
+    """Runs or continues a relay of searches for all seeds at once and records it.
 
     Args:
       run: where to, locked by `with run:`.
-      search: lifted over seeds by `over_seeds`. Its `info` is a dict; per seed, scalars become
-        metrics, larger arrays become snapshots of the last step of a chunk, and `asked` and
-        `measured` become candidates.
+      legs: one or more, lifted over seeds by `legs_over_seeds`. The `info` of a search is a dict;
+        per seed, scalars become metrics, larger arrays become snapshots of the last step of a
+        chunk, and `asked` and `measured` become candidates. A longer last leg continues a
+        finished run.
       keys: one key for each seed.
-      steps: the number of the last step; a larger number continues a finished run.
-      every: steps in a chunk, and between two checkpoints.
-      mode: see `core.run_chunks`.
+      every: steps in a chunk, and between two checkpoints; a leg may end earlier.
+      mode: see `core.relay`.
       to_text: turns one genotype, as host arrays, into text.
       progress: told how far the run is.
 
@@ -79,15 +78,23 @@ def drive(
       The last state and the time it took.
 
     Raises:
-      ValueError: if `steps` is not positive, or the state stored belongs to another configuration.
+      ValueError: if there is no step to make, or the state stored belongs to another configuration.
       BrokenRunError: if ledger and state do not belong together, or cannot be read.
       OSError: if the disk is full; what was complete before stays.
     """
+    steps = sum(leg.steps for leg in legs)
     if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, but got {steps}.")
-    with Checkpoints(run.folder / "state") as checkpoints:
+        raise ValueError(f"`legs` must hold at least 1 step, but hold {steps}.")
+
+    def like(step: int) -> PyTree:
+        """The state of that step: of the leg that made it."""
+        ends = itertools.accumulate(leg.steps for leg in legs)
+        at = next((n for n, end in enumerate(ends) if step <= end), len(legs) - 1)
+        init = legs[at].search.init
         # A host search touches the outside world and cannot be traced, only called.
-        like = search.init(keys) if mode == "host" else jax.eval_shape(search.init, keys)
+        return init(keys) if mode == "host" else jax.eval_shape(init, keys)
+
+    with Checkpoints(run.folder / "state") as checkpoints:
         start, state = checkpoints.restore(like) or (0, None)
         state = None if state is None else jax.device_put(state, keys.sharding)
         if run.last() < start:
@@ -99,7 +106,7 @@ def drive(
         clock = _Clock(run.meta(), every)
         run.put_meta(status="running", steps=steps)
         _tell(progress, start, {})
-        chunks = run_chunks(search, keys, steps, every=every, mode=mode, state=state, start=start)
+        chunks = relay(legs, keys, every=every, mode=mode, state=state, start=start)
         try:
             for step, now, info in clock.timed(chunks, start):
                 run.record(*unstack(info, step, to_text), meta=clock.facts())

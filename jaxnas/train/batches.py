@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Num
 
 from jaxnas.data.dataset import Dataset, Split
+from jaxnas.train.augment import crop_flip, cutout, jitter
 
 
 class Data(NamedTuple):
@@ -53,6 +54,9 @@ def take(
     index: Int[Array, " B"],
     dtype: DTypeLike = jnp.float32,
     augment: Key[Array, ""] | None = None,
+    *,
+    colours: bool = False,
+    hole: int = 0,
 ) -> tuple[Array, Array]:
     """A normalised batch `[B, *space, C]` and its labels `[B]`.
 
@@ -62,28 +66,31 @@ def take(
       dtype: of the batch.
       augment: key under which images (not sequences) are cropped and flipped before they are
         normalised, so that what a crop adds is black; `None` takes them as they are.
+      colours: whether augmented images, if they have three channels, are jittered.
+      hole: edge of the square that is cut out of augmented images, in pixels; 0 for none.
     """
-    x = data.x[index]
-    if augment is not None and x.ndim == 4:
-        x = crop_flip(augment, x)
-    x = (x.astype(jnp.float32) - data.mean) / data.std
-    return x.astype(dtype), data.y[index]
+    x, y = data.x[index], data.y[index]
+    if augment is None or x.ndim < 4:
+        return _normalised(data, x).astype(dtype), y
+    # A crop splits its key into children 0 and 1; the others follow.
+    x = crop_flip(augment, x)
+    if colours and x.shape[-1] == 3:
+        unit = 255.0 if x.dtype == jnp.uint8 else 1.0
+        x = unit * jitter(jax.random.fold_in(augment, 2), x.astype(jnp.float32) / unit)
+    x = _normalised(data, x)
+    if hole:
+        x = cutout(jax.random.fold_in(augment, 3), x, hole)
+    return x.astype(dtype), y
 
 
-def crop_flip(key: Key[Array, ""], x: Num[Array, "B H W C"], pad: int = 4) -> Array:
-    """Random crop from a zero-padded image, and a horizontal flip for every second one."""
-    key_crop, key_flip = jax.random.split(key)
-    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    corner = jax.random.randint(key_crop, (x.shape[0], 2), 0, 2 * pad + 1)
-
-    def crop(image: Array, at: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (at[0], at[1], 0), x.shape[1:])
-
-    cropped = jax.vmap(crop)(padded, corner)
-    flip = jax.random.bernoulli(key_flip, shape=(x.shape[0], 1, 1, 1))
-    return jnp.where(flip, cropped[:, :, ::-1], cropped)
+def _normalised(data: Data, x: Array) -> Float[Array, "B *space C"]:
+    return (x.astype(jnp.float32) - data.mean) / data.std
 
 
-def compute_dtype() -> DTypeLike:
-    """bfloat16 where the device computes it natively, else float32."""
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+def compute_dtype(backend: str | None = None) -> DTypeLike:
+    """bfloat16 where the device computes it natively, else float32.
+
+    Args:
+      backend: `cpu`, `gpu` or `tpu`; `None` for the one in use.
+    """
+    return jnp.float32 if (backend or jax.default_backend()) == "cpu" else jnp.bfloat16

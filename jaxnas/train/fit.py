@@ -1,50 +1,25 @@
 """Training candidates from scratch: one, or many of different architecture at once.
 
-The recipe is NAS-Bench-201's (Dong & Yang, arXiv:2001.00326, table 1): SGD with Nesterov momentum,
-cosine schedule to zero, weight decay. All candidates of a call see the same batches in the same
-order; each has its own initial weights. A candidate is frozen at its first non-finite loss and
-scores `-inf`. How the work is executed is `train.plan`'s choice and changes nothing but float
-rounding.
+All candidates of a call see the same batches in the same order; each has its own initial weights.
+A candidate is frozen at its first non-finite loss and scores `-inf`. How the work is executed is
+`train.plan`'s choice and changes nothing but float rounding.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxnas.core import compiled
 from jaxnas.data.dataset import Dataset
-from jaxnas.nn.network import Network, cross_entropy
-from jaxnas.train.batches import Data, compute_dtype, epoch_order, on_device, take
+from jaxnas.nn.network import Network
+from jaxnas.train.batches import compute_dtype, epoch_order, on_device
 from jaxnas.train.plan import Plan, bytes_needed, choose
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a candidate is trained.
-
-    Attributes:
-      epochs: passes over the training set where a call names none.
-      batch: images per step.
-      learning_rate: at the first step; falls to zero by a cosine.
-      momentum: Nesterov momentum.
-      weight_decay: L2 penalty, on every parameter.
-      clip: largest global norm of a gradient; 0 for none.
-      augment: pad-4 random crop and horizontal flip (images only).
-    """
-
-    epochs: int = 200
-    batch: int = 256
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 0.0
-    augment: bool = True
+from jaxnas.train.recipe import Recipe, steps_per_epoch
+from jaxnas.train.update import State, accuracy, batch, start, update
 
 
 class Fitted(NamedTuple):
@@ -65,13 +40,6 @@ class Fitted(NamedTuple):
     diverged: Int[Array, " N"]
     epochs: Int[Array, " N"]
     variables: PyTree
-
-
-class _State(NamedTuple):
-    variables: PyTree
-    momentum: PyTree
-    step: Int[Array, ""]
-    diverged: Int[Array, ""]
 
 
 def trainer(
@@ -97,12 +65,6 @@ def trainer(
       ValueError: if the recipe's batch is larger than the training set, or for an unknown
         `execution`.
     """
-    size = len(dataset.train.y)
-    if not 1 <= recipe.batch <= size:
-        raise ValueError(
-            f"`batch` must be between 1 and the {size} training examples of {dataset.name}, "
-            f"but got {recipe.batch}."
-        )
     programs = _programs(make, dataset, recipe)
     choose(execution, 1)
 
@@ -132,9 +94,9 @@ def trainer(
 class _Programs(NamedTuple):
     """The compiled parts of training; every function takes all candidates of a group at once."""
 
-    start: Callable[..., _State]
-    step: Callable[..., tuple[_State, Array]]
-    epoch: Callable[..., tuple[_State, Array]]
+    start: Callable[..., State]
+    step: Callable[..., tuple[State, Array]]
+    epoch: Callable[..., tuple[State, Array]]
     order: Callable[..., tuple[Array, Array]]
     judge: Callable[..., tuple[Array, Array]]
 
@@ -143,30 +105,28 @@ def _programs(make: Callable[[PyTree], Network], dataset: Dataset, recipe: Recip
     train, valid, test = (
         on_device(dataset, s) for s in (dataset.train, dataset.valid, dataset.test)
     )
-    size, dtype = train.y.shape[0], compute_dtype()
-    steps, optimizer = size // recipe.batch, _optimizer(recipe)
+    size, dtype, steps = train.y.shape[0], compute_dtype(), steps_per_epoch(recipe, dataset)
 
-    def start(key: Key[Array, ""], genotype: PyTree) -> _State:
-        variables = make(genotype).init(key, take(train, jnp.arange(1))[0])
-        zero, never = jnp.int32(0), jnp.int32(-1)
-        return _State(variables, optimizer.init(variables["params"]), zero, never)
+    def begin(key: Key[Array, ""], genotype: PyTree) -> State:
+        return start(make(genotype), recipe, key, train)
 
     def step(
-        states: _State, genotypes: PyTree, epochs: Array, key: Key[Array, ""], index: Array
-    ) -> tuple[_State, Array]:
+        states: State, genotypes: PyTree, epochs: Array, key: Key[Array, ""], index: Array
+    ) -> tuple[State, Array]:
         key_augment, key_drop = jax.random.split(key)
-        x, y = take(train, index, dtype, key_augment if recipe.augment else None)
+        examples = batch(recipe, train, index, key_augment, dtype)
 
-        def one(state: _State, genotype: PyTree, epochs: Array) -> tuple[_State, Array]:
-            rate = _cosine(recipe.learning_rate, state.step, epochs * steps)
-            alive = state.step < epochs * steps
-            return _update(make(genotype), optimizer, state, rate, alive, x, y, key_drop)
+        def one(state: State, genotype: PyTree, epochs: Array) -> tuple[State, Array]:
+            state, told = update(
+                make(genotype), recipe, state, examples, key_drop, epochs=epochs, per_epoch=steps
+            )
+            return state, told.loss
 
         return jax.vmap(one)(states, genotypes, epochs)
 
     def epoch(
-        states: _State, genotypes: PyTree, epochs: Array, keys: Array, order: Array
-    ) -> tuple[_State, Array]:
+        states: State, genotypes: PyTree, epochs: Array, keys: Array, order: Array
+    ) -> tuple[State, Array]:
         return jax.lax.scan(
             lambda states, at: step(states, genotypes, epochs, *at), states, (keys, order)
         )
@@ -175,44 +135,15 @@ def _programs(make: Callable[[PyTree], Network], dataset: Dataset, recipe: Recip
         key_augment, key_order = jax.random.split(key)
         return jax.random.split(key_augment, steps), epoch_order(key_order, size, recipe.batch)
 
-    def judge(states: _State, genotypes: PyTree) -> tuple[Array, Array]:
-        def one(state: _State, genotype: PyTree) -> tuple[Array, Array]:
+    def judge(states: State, genotypes: PyTree) -> tuple[Array, Array]:
+        def one(state: State, genotype: PyTree) -> tuple[Array, Array]:
             network = make(genotype)
-            return _accuracy(network, state, valid, dtype), _accuracy(network, state, test, dtype)
+            return accuracy(network, state, valid, dtype), accuracy(network, state, test, dtype)
 
         return jax.vmap(one)(states, genotypes)
 
-    parts = (jax.vmap(start), step, epoch, order, judge)
+    parts = (jax.vmap(begin), step, epoch, order, judge)
     return _Programs(*(compiled(part) for part in parts))
-
-
-def _update(
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    state: _State,
-    rate: Array,
-    alive: Array,
-    x: Array,
-    y: Array,
-    key: Key[Array, ""],
-) -> tuple[_State, Array]:
-    """One step of one candidate; nothing moves once it has diverged or used up its budget."""
-
-    def objective(params: PyTree) -> tuple[Array, PyTree]:
-        variables = {**state.variables, "params": params}
-        logits, new = network.apply(variables, x, True, {"dropout": key})
-        return cross_entropy(logits, y), new
-
-    params = state.variables["params"]
-    (loss, new), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-    direction, momentum = optimizer.update(gradient, state.momentum, params)
-    moved = jax.tree.map(lambda p, d: p - rate * d, params, direction)
-    fresh = _State({**new, "params": moved}, momentum, state.step + 1, state.diverged)
-    well = state.diverged < 0
-    go = alive & well & jnp.isfinite(loss)
-    kept = jax.tree.map(lambda a, b: jnp.where(go, a, b), fresh, state)
-    failed = alive & well & ~jnp.isfinite(loss)
-    return kept._replace(diverged=jnp.where(failed, state.step, state.diverged)), loss
 
 
 def _fit_group(
@@ -270,31 +201,6 @@ def fit(
     """
     fitted = trainer(lambda _: network, dataset, recipe, **options)(key, jnp.zeros((1,)))
     return jax.tree.map(lambda leaf: leaf[0], fitted)
-
-
-def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    clip = optax.clip_by_global_norm(recipe.clip) if recipe.clip else optax.identity()
-    decay = optax.add_decayed_weights(recipe.weight_decay)
-    return optax.chain(clip, decay, optax.trace(recipe.momentum, nesterov=True))
-
-
-def _cosine(peak: float, step: Array, total: Array) -> Array:
-    return peak * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
-
-
-def _accuracy(network: Network, state: _State, data: Data, dtype: Any) -> Float[Array, ""]:
-    """Share of right answers in %, `-inf` for a candidate that diverged."""
-    size = data.y.shape[0]
-    batch = min(size, 500)
-    index = jnp.arange(-(-size // batch) * batch).reshape(-1, batch)
-
-    def right(at: Array) -> Array:
-        x, y = take(data, jnp.minimum(at, size - 1), dtype)
-        logits, _ = network.apply(state.variables, x, False)
-        return ((logits.argmax(-1) == y) & (at < size)).sum()
-
-    share = 100 * jax.lax.map(right, index).sum() / size
-    return jnp.where(state.diverged < 0, share, -jnp.inf)
 
 
 def _join(groups: list[Fitted]) -> Fitted:

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.core import Leg, Search, compiled, over_seeds, relay, run_chunks, run_host, run_scan
+from jaxnas.core import (
+    Leg,
+    Search,
+    compiled,
+    legs_over_seeds,
+    over_seeds,
+    relay,
+    run_chunks,
+    run_host,
+    run_scan,
+)
 
 
 def walk(size=3, scale=1.0, name="walk"):
@@ -119,37 +129,70 @@ def grow(key, state):
     return jnp.concatenate([state, jax.random.normal(key, (2,))])
 
 
-LEGS = [Leg(walk(3), 4), Leg(walk(5, 2.0), 3, grow), Leg(walk(2), 2)]
+FIVE = walk(5, 2.0)
+LEGS = [Leg(walk(3), 4), Leg(FIVE, 3, grow), Leg(walk(5), 2), Leg(FIVE, 1)]
 
 
-def test_a_relay_hands_over_between_states_of_different_shape():
+def by_hand(key):
+    """The states of the relay, in a loop: steps are counted through all legs."""
+    state, states, step = LEGS[0].search.init(jax.random.fold_in(key, 0)), [], 0
+    for n, leg in enumerate(LEGS):
+        if leg.take_over:
+            state = leg.take_over(jax.random.fold_in(key, 2**31 + n), state)
+        for _ in range(leg.steps):
+            step += 1
+            state, _ = leg.search.step(jax.random.fold_in(key, step), state)
+            states.append(state)
+    return states
+
+
+@pytest.mark.parametrize("mode", ["scan", "step", "host"])
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_a_relay_hands_over_between_states_of_different_shape(mode, every):
     key = jax.random.key(2)
-    trail = list(relay(LEGS, key))
-    assert [i for i, *_ in trail] == list(range(1, 10))
-    assert [state.shape[0] for _, state, _ in trail] == [3] * 4 + [5] * 3 + [2] * 2
-    keys = [jax.random.fold_in(key, n) for n in range(3)]
-    first = expected(LEGS[0].search, keys[0], 4)
-    np.testing.assert_array_equal(trail[3][1], first[-1])
-    state = grow(jax.random.fold_in(keys[1], 0), first[-1])
-    for i in range(1, 4):
-        state, _ = LEGS[1].search.step(jax.random.fold_in(keys[1], i), state)
-    np.testing.assert_array_equal(trail[6][1], state)
-    np.testing.assert_array_equal(trail[8][1], expected(LEGS[2].search, keys[2], 2)[-1])
+    trail = list(relay(LEGS, key, every=every, mode=mode))
+    ends = {1: [*range(1, 11)], 3: [3, 4, 7, 9, 10], 100: [4, 7, 9, 10]}[every]
+    assert [i for i, *_ in trail] == ends
+    assert [len(info["x"]) for *_, info in trail] == np.diff([0, *ends]).tolist()
+    for i, state, _ in trail:
+        np.testing.assert_allclose(state, by_hand(key)[i - 1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("start", range(1, 9))
+@pytest.mark.parametrize("start", range(1, 10))
 def test_a_relay_resumes_at_any_step_bit_for_bit(start):
     key = jax.random.key(2)
-    whole = list(relay(LEGS, key))
-    resumed = list(relay(LEGS, key, whole[start - 1][1], start))
-    assert [i for i, *_ in resumed] == list(range(start + 1, 10))
+    whole = list(relay(LEGS, key, every=1))
+    resumed = list(relay(LEGS, key, every=1, state=whole[start - 1][1], start=start))
+    assert [i for i, *_ in resumed] == list(range(start + 1, 11))
     for (_, state, info), (_, wanted, told) in zip(resumed, whole[start:], strict=True):
         np.testing.assert_array_equal(state, wanted)
         np.testing.assert_array_equal(info["x"], told["x"])
 
 
+@pytest.mark.parametrize("how", ["vmap", "map", "loop"])
+def test_a_relay_of_many_seeds_is_separate_relays(how):
+    keys = jax.random.split(jax.random.key(4), 3)
+    mode = "host" if how == "loop" else "scan"
+    *_, (_, states, _) = relay(legs_over_seeds(LEGS, how), keys, every=2, mode=mode)
+    for s, key in enumerate(keys):
+        np.testing.assert_allclose(states[s], by_hand(key)[-1], rtol=1e-5, atol=1e-6)
+
+
+def test_legs_that_share_a_search_are_traced_once():
+    traces = Counter()
+
+    def step(key, state):
+        traces["step"] += 1
+        return FIVE.step(key, state)
+
+    search = FIVE._replace(step=step)
+    legs = legs_over_seeds([Leg(search, 2), Leg(walk(5), 2), Leg(search, 2), Leg(search, 2)])
+    assert len(list(relay(legs, jax.random.split(jax.random.key(0), 2), every=2))) == 4
+    assert traces["step"] == 1
+
+
 def test_a_relay_that_is_done_yields_nothing():
-    assert list(relay(LEGS, jax.random.key(2), jnp.zeros(2), 9)) == []
+    assert list(relay(LEGS, jax.random.key(2), every=1, state=jnp.zeros(5), start=10)) == []
 
 
 BIG = jnp.asarray(np.random.default_rng(0).normal(size=(200, 300)), jnp.float32)

@@ -21,7 +21,7 @@ from jaxnas.data.toy import waves
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.oneshot.bilevel import Schedule, bilevel
 from jaxnas.oneshot.darts import darts
-from jaxnas.oneshot.supernet import supernet
+from jaxnas.oneshot.nas_bench_201 import supernet
 from jaxnas.train.batches import compute_dtype, halves, on_device
 
 FOLDER, DIGITS, TOLERANCE = Path(__file__).parent, 4, 1e-3
@@ -52,7 +52,7 @@ def darts_on_cells():
 def darts_trace(net):
     data = waves(length=12, n=32)
     train, valid = halves(on_device(data, data.train))
-    relaxation = darts(edges=6, ops=5, learning_rate=0.01)
+    relaxation = darts(net.choices, learning_rate=0.01)
     schedule = Schedule(epochs=2, batch=8, learning_rate=0.02)
     search = bilevel(net, train, valid, relaxation, schedule)
     state, info = run_scan(search, jax.random.key(1), 4)

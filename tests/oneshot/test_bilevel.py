@@ -1,5 +1,6 @@
 """The bilevel machine: gradients of the architecture, optimisers, schedule and health."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 from reference.optim import Adam, Sgd, cosine
-from reference.toy_supernet import EDGES, OPS, toy_supernet
+from reference.toy_supernet import CHOICES, EDGES, OPS, mixed, toy_supernet
 
-from jaxnas.core import run_scan
+from jaxnas.core import relay, run_scan
 from jaxnas.data.toy import waves
 from jaxnas.oneshot.bilevel import (
     Schedule,
@@ -24,6 +25,7 @@ from jaxnas.oneshot.bilevel import (
     hessian_product,
     learning_rate,
     steps_per_epoch,
+    stretch,
 )
 from jaxnas.oneshot.darts import darts
 from jaxnas.train.batches import halves, on_device
@@ -45,14 +47,16 @@ def problem():
         x, y = data.x[start : start + 8], data.y[start : start + 8]
 
         def loss(w, a):
-            logits = NET.logits(w, jax.nn.softmax(a, -1), x.astype(a.dtype))
+            logits = NET.logits(w, mixed(jax.nn.softmax(a, -1)), x.astype(a.dtype), None)
             nll = -jax.nn.log_softmax(logits)[jnp.arange(8), y].mean()
             return nll, nll * 0
 
         return loss
 
     momentum = jax.tree.map(lambda w: 0.1 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), weights)
-    state = State(weights, alphas, momentum, None, jnp.int32(0), jax.random.key(0))
+    mask = jnp.ones(CHOICES.shape, bool)
+    rest = (jnp.float32(1), jnp.int32(0), jax.random.key(0))
+    state = State(weights, alphas, momentum, None, mask, (), *rest)
     return loss_on(TRAIN, 0), loss_on(VALID, 8), state
 
 
@@ -181,30 +185,56 @@ def test_the_learning_rate_falls_by_a_cosine_from_the_first_to_the_final():
 
 
 def test_warm_epochs_freeze_the_architecture_and_its_optimiser_exactly():
-    schedule = Schedule(epochs=4, batch=8, warm_epochs=2)
-    search = bilevel(NET, TRAIN, VALID, darts(edges=EDGES, ops=OPS), schedule)
+    schedule = Schedule(epochs=4, batch=8)
     per_epoch, key = steps_per_epoch(TRAIN, schedule), jax.random.key(0)
     assert per_epoch == 4
-    start = search.init(jax.random.fold_in(key, 0))
-    step = jax.jit(search.step)
-    state = start
-    for i in range(1, 10):
-        state, _ = step(jax.random.fold_in(key, i), state)
+
+    def search(order):
+        return bilevel(NET, TRAIN, VALID, darts(CHOICES), replace(schedule, order=order))
+
+    legs = stretch(search, per_epoch, warm=2, epochs=4, order="first")
+    assert [leg.steps for leg in legs] == [8, 8]
+    start = jax.jit(legs[0].search.init)(jax.random.fold_in(key, 0))
+    for i, state, info in relay(legs, key, every=1, mode="step"):
         frozen = i <= 2 * per_epoch
         assert np.array_equal(state.alphas, start.alphas) == frozen
         same = jax.tree.map(np.array_equal, state.alphas_opt, start.alphas_opt)
         assert all(jax.tree.leaves(same)) == frozen
+        assert ("valid_loss" in info) != frozen
         assert not np.array_equal(state.weights["out"], start.weights["out"])
+    assert len(stretch(search, per_epoch, warm=0, epochs=4, order="first")) == 1
+    with pytest.raises(ValueError, match="`warm_epochs` must be between 0 and 4, but got 5"):
+        stretch(search, per_epoch, warm=5, epochs=4, order="first")
+
+
+def test_what_is_decided_or_out_of_play_does_not_move():
+    """An edge with one operation left stands still; so do operations that are masked."""
+    search = bilevel(NET, TRAIN, VALID, darts(CHOICES, learning_rate=0.1), SCHEDULE)
+    start = search.init(jax.random.key(0))
+    mask = np.ones((EDGES, OPS), bool)
+    mask[1] = np.eye(OPS, dtype=bool)[2]
+    mask[3, [0, 4]] = False
+    mask[4] = False
+    state = start._replace(mask=jnp.asarray(mask))
+    for i in range(3):
+        state, info = jax.jit(search.step)(jax.random.key(i), state)
+    moved = np.asarray(state.alphas != start.alphas)
+    wanted = mask.copy()
+    wanted[[1, 4]] = False
+    np.testing.assert_array_equal(moved, wanted)
+    np.testing.assert_array_equal(info["weights"][1], np.eye(OPS)[2])
+    assert not info["weights"][4].any()
+    assert not info["weights"][3, [0, 4]].any()
+    np.testing.assert_allclose(info["weights"].sum(1), [1, 1, 1, 1, 0, 1], rtol=1e-6)
 
 
 def test_an_epoch_of_the_search_trains_on_every_example_of_its_half_once():
     """Fifty equal steps at rate zero: the losses of an epoch average to the loss of the half."""
-    schedule = Schedule(
-        epochs=2, batch=8, learning_rate=0.0, final_learning_rate=0.0, warm_epochs=2
-    )
-    search = bilevel(NET, TRAIN, VALID, darts(edges=EDGES, ops=OPS), schedule)
+    still = {"learning_rate": 0.0, "final_learning_rate": 0.0, "order": "fixed"}
+    schedule = Schedule(epochs=2, batch=8, **still)
+    search = bilevel(NET, TRAIN, VALID, darts(CHOICES), schedule)
     state, info = run_scan(search, jax.random.key(3), 8)
-    logits = NET.logits(state.weights, jax.nn.softmax(state.alphas, -1), TRAIN.x)
+    logits = NET.logits(state.weights, mixed(jax.nn.softmax(state.alphas, -1)), TRAIN.x, None)
     whole = -jax.nn.log_softmax(logits)[jnp.arange(32), TRAIN.y].mean()
     right = 100 * (logits.argmax(-1) == TRAIN.y).mean()
     for epoch in (slice(0, 4), slice(4, 8)):
@@ -216,19 +246,18 @@ def test_an_epoch_of_the_search_trains_on_every_example_of_its_half_once():
 def test_an_operation_that_hurts_loses_and_one_that_helps_wins():
     """Operation 3 carries the signal and operation 1 its opposite; the alphas must tell."""
 
-    def logits(weights, mix, x):
-        share = mix.mean(0)
+    def logits(weights, mix, x, key):
+        share = mix.ops.mean(0)
         truth = x[:, :4, 0] * 5
         return share[3] * truth - share[1] * truth + 0 * weights["w"]
 
     x = jax.random.normal(jax.random.key(0), (64, 4, 1))
     data = TRAIN._replace(x=x, y=x[..., 0].argmax(1).astype(jnp.int32))
     net = NET._replace(init=lambda key, x: {"w": jnp.float32(0)}, logits=logits)
-    relaxation = darts(edges=EDGES, ops=OPS, learning_rate=0.05)
-    state, info = run_scan(
-        bilevel(net, data, data, relaxation, Schedule(epochs=5, batch=8)), jax.random.key(0), 40
-    )
-    assert relaxation.derive(state).tolist() == [3] * EDGES
+    relaxation = darts(CHOICES, learning_rate=0.05)
+    search = bilevel(net, data, data, relaxation, Schedule(epochs=5, batch=8))
+    state, info = run_scan(search, jax.random.key(0), 40)
+    assert search.best(state).tolist() == [3] * EDGES
     assert bool((state.alphas[:, 3] > state.alphas[:, 1] + 1).all())
     assert float(info["valid_loss"][-1]) < float(info["valid_loss"][0])
 
@@ -249,23 +278,23 @@ def alphas_leading(*leaders):
     ],
 )
 def test_collapse_is_told_from_the_leading_operations(leaders, skips, collapsed):
-    said = health(NET, alphas_leading(*leaders))
+    said = health(CHOICES, jax.nn.softmax(alphas_leading(*leaders)))
     assert int(said["skips"]) == skips
     assert int(said["collapsed"]) == collapsed
 
 
 def test_entropy_is_that_of_the_weights_in_nats():
-    uniform = health(NET, jnp.zeros((EDGES, OPS)))
+    uniform = health(CHOICES, jnp.full((EDGES, OPS), 1 / OPS))
     np.testing.assert_allclose(uniform["entropy"], np.log(5), rtol=1e-6)
-    sure = health(NET, 1e3 * alphas_leading(*[2] * 6))
+    sure = health(CHOICES, alphas_leading(*[2] * 6) / 5.0)
     np.testing.assert_allclose(sure["entropy"], 0, atol=1e-6)
-    some = health(NET, jnp.log(jnp.tile(jnp.array([0.5, 0.25, 0.125, 0.0625, 0.0625]), (6, 1))))
+    some = health(CHOICES, jnp.tile(jnp.array([0.5, 0.25, 0.125, 0.0625, 0.0625]), (6, 1)))
     np.testing.assert_allclose(some["entropy"], 1.875 * np.log(2), rtol=1e-5)
     np.testing.assert_allclose(some["weights"][3], [0.5, 0.25, 0.125, 0.0625, 0.0625], rtol=1e-5)
 
 
 def test_broken_settings_are_refused_by_name_and_value():
-    relaxation = darts(edges=EDGES, ops=OPS)
+    relaxation = darts(CHOICES)
     with pytest.raises(ValueError, match=r"`order` must be one of first, second, exact.*'third'"):
         bilevel(NET, TRAIN, VALID, relaxation, Schedule(batch=8, order="third"))
     with pytest.raises(ValueError, match=r"`batch` must be between 1 and the 32 .* got 33"):

@@ -7,17 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference.optim import Adam
-from reference.toy_supernet import EDGES, OPS, toy_supernet
+from reference.toy_supernet import CHOICES, toy_supernet
 from scipy import integrate, stats
 
 from jaxnas.core import run_scan
 from jaxnas.data.toy import waves
-from jaxnas.oneshot.bilevel import Schedule, State, bilevel
+from jaxnas.oneshot.bilevel import Schedule, bilevel
 from jaxnas.oneshot.drnas import concentration, divergence, drnas, pull_to_uniform
 from jaxnas.train.batches import halves, on_device
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
+THREE = CHOICES._replace(ops=CHOICES.ops[:3], nodes=CHOICES.nodes[:3])
+ALL = jnp.ones((3, 5), bool)
 ETA = jnp.array([[0.3, -0.5, 1.2, 0.0, -2.0], [0.0] * 5, [-0.9, 0.1, 0.2, 2.0, 0.4]])
 
 
@@ -77,8 +79,8 @@ def test_the_kl_form_adds_exactly_its_gradient():
 
 
 def test_every_row_of_a_draw_is_a_distribution_and_every_draw_is_fresh():
-    mix = drnas(edges=3, ops=5).mix
-    draws = jax.vmap(lambda key: mix(key, ETA))(jax.random.split(jax.random.key(0), 2_000))
+    mix = drnas(THREE).mix
+    draws = jax.vmap(lambda key: mix(key, ETA, ALL).ops)(jax.random.split(jax.random.key(0), 2_000))
     np.testing.assert_allclose(draws.sum(-1), 1.0, atol=1e-5)
     assert float(draws.min()) >= 0
     assert len(np.unique(np.asarray(draws)[:, 0, 0])) > 1_900
@@ -92,10 +94,10 @@ def test_every_row_of_a_draw_is_a_distribution_and_every_draw_is_fresh():
 def test_the_gradient_through_a_draw_is_that_of_the_expectation():
     """E of a quadratic of the shares is known from the moments; samples must have its slope."""
     target = jnp.array([0.4, 0.3, 0.0, 0.2, 0.1])
-    mix = drnas(edges=3, ops=5).mix
+    mix = drnas(THREE).mix
 
     def f(key, eta):
-        return ((mix(key, eta) - target) ** 2).sum()
+        return ((mix(key, eta, ALL).ops - target) ** 2).sum()
 
     def expectation(eta):
         c = np.where(eta > 0, eta, np.expm1(eta)) + 1
@@ -120,7 +122,7 @@ def test_both_forms_of_regularisation_move_eta_as_stated():
     """l2: decay inside Adam, nothing else; kl: the divergence's gradient and no decay."""
     gradient = jnp.linspace(-1.0, 1.0, 15).reshape(3, 5)
     for form, decay in (("l2", 0.2), ("kl", 0.0)):
-        tx = drnas(edges=3, ops=5, regulariser=form, strength=0.2, learning_rate=0.01).alphas_tx
+        tx = drnas(THREE, regulariser=form, strength=0.2, learning_rate=0.01).alphas_tx
         pull = jax.grad(lambda eta: 0.2 * divergence(concentration(eta)))
         torch = Adam(rate=0.01, betas=(0.5, 0.999), weight_decay=decay)
         eta, value = ETA, np.asarray(ETA, np.float64)
@@ -138,23 +140,41 @@ def test_both_forms_of_regularisation_move_eta_as_stated():
 def test_training_and_validation_see_different_draws_at_every_step():
     """The supernet that answers with its mix: each forward pass of each step has its own."""
 
-    def logits(weights, mix, x):
-        flat = jnp.concatenate([jnp.log(mix[:1, :4] + 1e-9), mix[:1, :4]])[0]
+    def logits(weights, mix, x, key):
+        flat = jnp.log(mix.ops[0, :4] + 1e-9)
         return jnp.broadcast_to(flat, (x.shape[0], 4)) + 0 * weights["w"]
 
     data = waves(length=12, n=64)
     train, valid = halves(on_device(data, data.train))
     same = train._replace(y=jnp.zeros_like(train.y))
     net = toy_supernet()._replace(init=lambda key, x: {"w": jnp.float32(0)}, logits=logits)
-    method = drnas(edges=EDGES, ops=OPS)
+    method = drnas(CHOICES)
     search = bilevel(net, same, valid._replace(y=same.y), method, Schedule(epochs=5, batch=8))
     _, info = run_scan(search, jax.random.key(0), 10)
     told = np.concatenate([info["train_loss"], info["valid_loss"]])
     assert len(np.unique(told.round(6))) == 20
 
 
-def test_what_is_derived_is_the_strongest_operation_and_an_unknown_form_is_refused():
-    told = State((), ETA, (), (), jnp.int32(0), jax.random.key(0))
-    assert drnas(edges=3, ops=5).derive(told).tolist() == [2, 0, 3]
+def test_pruned_rows_of_a_draw_sum_to_one_with_exact_zeros():
+    mask = jnp.array([[1, 0, 1, 0, 1], [0, 0, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
+    mix = drnas(THREE).mix
+    draws = jax.vmap(lambda key: mix(key, ETA, mask).ops)(jax.random.split(jax.random.key(0), 500))
+    assert not draws[:, ~mask].any()
+    np.testing.assert_allclose(draws.sum(-1), 1.0, atol=1e-5)
+    # What is left of a Dirichlet is the Dirichlet of what is left.
+    c = np.asarray(concentration(ETA), np.float64)[0, [0, 2, 4]]
+    np.testing.assert_allclose(draws[:, 0, [0, 2, 4]].mean(0), c / c.sum(), atol=0.06)
+
+    def out_of_play(key, eta):
+        return (mix(key, eta, mask).ops ** 2).sum()
+
+    slope = jax.grad(out_of_play, 1)(jax.random.key(1), ETA)
+    np.testing.assert_allclose(np.where(mask, 0, slope), 0, atol=1e-5)
+
+
+def test_the_strength_is_that_of_the_softmax_and_an_unknown_form_is_refused():
+    strength = drnas(THREE).strength(ETA, ALL)
+    np.testing.assert_allclose(strength.ops, jax.nn.softmax(ETA, -1), rtol=1e-5)
+    assert strength.ops.argmax(-1).tolist() == [2, 0, 3]
     with pytest.raises(ValueError, match="`regulariser` must be one of l2, kl, but got 'l1'"):
-        drnas(edges=3, ops=5, regulariser="l1")
+        drnas(THREE, regulariser="l1")

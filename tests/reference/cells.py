@@ -111,3 +111,25 @@ def mixed_cell(x, mix, kernels):
                 total += w[op] * normalise(convolve(active, kernels[source, node, size]))
         nodes[node] = total
     return nodes[3]
+
+
+def partial_cell(x, mix, edges, kernels, partial):
+    """The same where one channel in `partial` goes through, and edges have factors of their own."""
+    weights = dict(zip(edges_of(range(6)), zip(mix, edges, strict=True), strict=True))
+    part = x.shape[-1] // partial
+    nodes = {0: x}
+    for node, sources in INTO.items():
+        total = np.zeros_like(x)
+        for source in sources:
+            w, factor = weights[source, node]
+            given, rest = nodes[source][..., :part], nodes[source][..., part:]
+            active = np.maximum(given, 0.0)
+            y = w[SKIP] * given + w[POOL] * pool(given)
+            for op, size in ((CONV1, 1), (CONV3, 3)):
+                y = y + w[op] * normalise(convolve(active, kernels[source, node, size]))
+            whole = factor * np.concatenate([y, rest], -1)
+            for channel in range(x.shape[-1]):
+                group, place = divmod(channel, part)
+                total[..., place * partial + group] += whole[..., channel]
+        nodes[node] = total
+    return nodes[3]

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from reference.toy_supernet import EDGES, OPS, toy_supernet
+from reference.toy_supernet import CHOICES, toy_supernet
 
 from jaxnas.cells import nas_bench_201 as nb
 from jaxnas.cells.tabular import Tabular, tabular
@@ -17,6 +17,9 @@ from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.oneshot.bilevel import Schedule, bilevel
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.drnas import drnas
+from jaxnas.oneshot.pc_darts import pc_darts
+from jaxnas.oneshot.sdarts import sdarts
+from jaxnas.oneshot.sgas import sgas
 from jaxnas.train.batches import halves, on_device
 
 
@@ -45,17 +48,21 @@ def gradient(relaxation, **schedule):
     return bilevel(toy_supernet(), train, valid, relaxation, schedule), cells()
 
 
-SPACE = {"edges": EDGES, "ops": OPS, "learning_rate": 0.01}
+RATE = {"learning_rate": 0.01}
 SEARCHES = {
     "random search": sampling,
     "aging evolution": lambda: evolution(cells(), population=4, tournament=2),
     "aging evolution in batches": lambda: evolution(cells(), population=6, tournament=3, batch=3),
     "aging evolution of bits": lambda: evolution(BitString(9), population=4, tournament=2, batch=2),
-    "DARTS first order": lambda: gradient(darts(**SPACE)),
-    "DARTS second order": lambda: gradient(darts(**SPACE), order="second"),
-    "DARTS exact order": lambda: gradient(darts(**SPACE), order="exact", warm_epochs=1),
-    "DrNAS l2": lambda: gradient(drnas(**SPACE)),
-    "DrNAS kl": lambda: gradient(drnas(**SPACE, regulariser="kl", strength=0.1)),
+    "DARTS first order": lambda: gradient(darts(CHOICES, **RATE)),
+    "DARTS second order": lambda: gradient(darts(CHOICES, **RATE), order="second"),
+    "DARTS exact order": lambda: gradient(darts(CHOICES, **RATE), order="exact"),
+    "DrNAS l2": lambda: gradient(drnas(CHOICES, **RATE)),
+    "PC-DARTS": lambda: gradient(pc_darts(CHOICES, **RATE)),
+    "SDARTS random": lambda: gradient(sdarts(darts(CHOICES, **RATE))),
+    "SDARTS adversarial": lambda: gradient(sdarts(darts(CHOICES, **RATE), form="adversarial")),
+    "SGAS": lambda: gradient(sgas(CHOICES, per_epoch=2, first=0, every=1, **RATE)),
+    "DrNAS kl": lambda: gradient(drnas(CHOICES, **RATE, regulariser="kl", strength=0.1)),
 }
 
 

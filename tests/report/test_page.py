@@ -134,6 +134,51 @@ def test_a_supernet_run_shows_weights_losses_and_its_collapse(pages):
     assert "Candidates" not in page.text
 
 
+def test_the_best_random_cell_is_one_cell_with_all_it_scored(tmp_path):
+    """Not the best of each column: the largest loss is nothing to boast of."""
+    with create(tmp_path / "run", config("darts", 1)) as run:
+        scores = ((90.0, 0.9, "a"), (92.0, 0.5, "b"), (None, None, "c"))
+        rows = [
+            Result("random", n, cell, {"fitness": fitness, "train_loss": loss})
+            for n, (fitness, loss, cell) in enumerate(scores)
+        ]
+        run.put_results(rows)
+    page = Page(report([tmp_path / "run"]).read_text())
+    assert page.row("random, best by fitness") == ["random, best by fitness", "92.00", "0.5", "b"]
+
+
+def test_what_is_measured_now_and_then_is_drawn_and_operations_tried_alone_are_too(tmp_path):
+    """A curvature once in ten steps is still a line; the last step need not tell of a collapse."""
+    rng = np.random.default_rng(0)
+    with create(tmp_path / "run", config("darts", 2)) as run:
+        often = [
+            Step(i, s, {"train_loss": 1 / i, "collapsed": s}) for i in range(1, 41) for s in (0, 1)
+        ]
+        rare = [Step(i, s, {"curvature": i / 10}) for i in range(50, 81, 10) for s in (0, 1)]
+        kept = [
+            Snapshot(80, s, f"strength/{name}", value)
+            for s in (0, 1)
+            for name, value in (
+                ("edge", [0, 5]),
+                ("weight", rng.dirichlet(np.ones(5), 2).tolist()),
+                ("accuracy", (100 * rng.random((2, 5))).tolist()),
+            )
+        ]
+        kept += [Snapshot(70, s, "accuracy_without", [[50.0] * 5]) for s in (0, 1)]
+        run.record(often + rare, kept)
+        run.put_meta(operations=list("abcde"), edges=[f"edge {n}" for n in range(6)])
+    page = Page(report([tmp_path / "run"]).read_text())
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "Collapsed: 1 of 2 searches" in page.text
+    assert "Mixing weights" not in page.text
+    training = text.split("Training</h2>")[1].split("</svg>")[0]
+    assert "curvature" in training
+    drawn = text.split("Strength of operations</h2>")[1].split("</svg>")[0]
+    assert ">edge 0<" in drawn
+    assert ">edge 5<" in drawn
+    assert drawn.count("<use") >= 2 * 2 * 5  # a dot for each seed, edge and operation
+
+
 def test_an_interrupted_run_says_so_and_counts_its_failures(pages):
     run, page = pages[0]["failing"], Page(pages[1]["failing"])
     assert "Not finished: 60 of 120 steps are recorded, the status is “interrupted”" in page.text

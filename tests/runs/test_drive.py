@@ -6,14 +6,22 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_search
 from jax.experimental.compilation_cache import compilation_cache
 from toy_search import EVERY, SEEDS, STEPS, bits, fresh, go, keys_of, resumed, rows, text
 
-from jaxnas.core import Asked, Measured, over_seeds, run_chunks
-from jaxnas.core.types import Search
+from jaxnas.core import (
+    Asked,
+    Leg,
+    Measured,
+    Search,
+    legs_over_seeds,
+    over_seeds,
+    run_chunks,
+)
 from jaxnas.runs import BrokenRunError, Candidate, Snapshot, Step, create, open_run
 from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.drive import drive
@@ -222,9 +230,9 @@ def test_the_state_of_another_configuration_is_refused_and_nothing_changes(tmp_p
     folder = tmp_path / "run"
     fresh(folder, steps=8)
     before = rows(folder)
-    search = over_seeds(Search(toy_search.init, toy_search.step, lambda s: s.small))
+    legs = legs_over_seeds([Leg(toy_search.SEARCH, STEPS)])
     with open_run(folder) as run, pytest.raises(ValueError, match="the configuration differs"):
-        drive(run, search, keys_of(SEEDS + 1), STEPS, every=EVERY, to_text=text)
+        drive(run, legs, keys_of(SEEDS + 1), every=EVERY, to_text=text)
     assert rows(folder) == before
     assert open_run(folder).meta()["status"] == "finished"
 
@@ -239,7 +247,7 @@ def test_step_by_step_continues_and_records_the_same_candidates_as_a_scan(tmp_pa
 
 def test_the_ledger_holds_what_the_search_said(tmp_path):
     """The rows of a run, against plain loops over the same search."""
-    search = over_seeds(Search(toy_search.init, toy_search.step, lambda s: s.small))
+    search = over_seeds(toy_search.SEARCH)
     fresh(tmp_path / "run", steps=10)
     steps, snapshots, candidates = [], [], []
     for last, _, info in run_chunks(search, keys_of(SEEDS), 10, every=EVERY):
@@ -303,7 +311,46 @@ def test_a_run_that_was_not_locked_is_not_driven(tmp_path):
         go(create(tmp_path / "run", {}))
 
 
-@pytest.mark.parametrize(("argument", "more"), [("steps", {"steps": 0}), ("every", {"every": 0})])
+@pytest.mark.parametrize(("argument", "more"), [("legs", {"steps": 0}), ("every", {"every": 0})])
 def test_bad_numbers_are_named(tmp_path, argument, more):
-    with pytest.raises(ValueError, match=f"`{argument}` must be at least 1"):
+    with pytest.raises(ValueError, match=f"`{argument}` must .*at least 1"):
         fresh(tmp_path / "run", **more)
+
+
+def grown(key, state):
+    """Takes over a state and makes its position longer."""
+    del key
+    x = state.position["x"]
+    return state._replace(position={"x": jnp.concatenate([x, x + 0.1])})
+
+
+def longer(key):
+    return grown(key, toy_search.init(key))
+
+
+def relayed(folder, display=None):
+    second = Search(longer, toy_search.step, toy_search.SEARCH.best)
+    legs = [Leg(toy_search.SEARCH, 6), Leg(second, 5, grown), Leg(second, 4)]
+    opened = open_run(folder) if folder.exists() else create(folder, {"recipe": "toy"})
+    with opened as run:
+        return drive(
+            run,
+            legs_over_seeds(legs),
+            keys_of(SEEDS),
+            every=EVERY,
+            to_text=text,
+            progress=display,
+        )
+
+
+@pytest.mark.parametrize("at", [4, 6, 10, 11, 15])
+def test_a_relay_of_states_of_different_shape_continues_at_any_checkpoint(tmp_path, at):
+    """Stopped inside a leg, at the end of one, and at the very end."""
+    whole = relayed(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        relayed(tmp_path / "run", Interrupting(at))
+    done = relayed(tmp_path / "run")
+    assert whole.step == done.step == 15
+    assert bits(done.state) == bits(whole.state)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert done.state.position["x"].shape == (SEEDS, 4, 3)

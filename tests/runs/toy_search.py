@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.core import Asked, Measured, Search, over_seeds
+from jaxnas.core import Asked, Leg, Measured, Search, legs_over_seeds
 from jaxnas.runs import Run, create, ledger, open_run
 from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.drive import Driven, drive
@@ -42,7 +42,8 @@ def init(key: Any) -> State:
 
 
 def step(key: Any, state: State) -> tuple[State, dict[str, Any]]:
-    x = state.position["x"] + noise(key, 6).reshape(2, 3) / jnp.float32(7e5) - 0.05
+    x = state.position["x"]
+    x = x + noise(key, x.size).reshape(x.shape) / jnp.float32(7e5) - 0.05
     genotypes = (noise(key, 8).reshape(2, 4) % 5).astype(jnp.int8)
     fitness = jnp.where(genotypes[:, 0] == 0, -jnp.inf, genotypes.sum(1) + x.mean())
     best = jnp.maximum(state.best, fitness.max())
@@ -62,9 +63,12 @@ def text(genotype: np.ndarray) -> str:
     return "".join(map(str, genotype))
 
 
+SEARCH = Search(init, step, lambda s: s.small)
+
+
 def go(run: Run, steps: int = STEPS, **more: Any) -> Driven:
-    search, keys = over_seeds(Search(init, step, lambda s: s.small)), keys_of(SEEDS)
-    return drive(run, search, keys, steps, **{"every": EVERY, "to_text": text, **more})
+    legs = legs_over_seeds([Leg(SEARCH, steps)])
+    return drive(run, legs, keys_of(SEEDS), **{"every": EVERY, "to_text": text, **more})
 
 
 def keys_of(seeds: int) -> Any:

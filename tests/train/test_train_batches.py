@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxnas.data.toy import shapes, waves
-from jaxnas.train.batches import crop_flip, epoch_order, halves, on_device, take
+from jaxnas.train.augment import crop_flip
+from jaxnas.train.batches import epoch_order, halves, on_device, take
 
 
 @pytest.mark.parametrize(("size", "batch"), [(10, 3), (12, 4), (5, 5), (7, 1)])

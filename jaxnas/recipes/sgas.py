@@ -1,0 +1,62 @@
+"""SGAS.
+
+Paper: Li et al., CVPR 2020, arXiv:1912.00195. `jaxnas run sgas --preset paper --seeds 3`.
+"""
+
+from dataclasses import dataclass
+
+from jaxnas.core import Leg
+from jaxnas.oneshot.darts import darts
+from jaxnas.oneshot.sgas import sgas_legs
+from jaxnas.recipes.gradient import Bench, GradientConfig, alphas, presets, system
+from jaxnas.recipes.system import System
+
+
+@dataclass(frozen=True)
+class Config(GradientConfig):
+    """Settings, beyond those of `GradientConfig`.
+
+    Attributes:
+      criterion: 1, or 2 which adds the stability of an edge.
+      first_decision: epoch, counted from 0, at whose end the first edge is decided.
+      decide_every: epochs between decisions.
+      batch_growth: examples a batch grows by after each decision.
+    """
+
+    criterion: int = 2
+    first_decision: int = 9
+    decide_every: int = 5
+    batch_growth: int = 8
+
+
+PRESETS = presets(
+    Config,
+    default={"first_decision": 2, "decide_every": 1, "batch_growth": 0},
+    tiny={"first_decision": 0},
+    paper={"epochs": 50},
+)
+
+
+def build(config: Config) -> System:
+    """The system of a configuration.
+
+    Raises:
+      ValueError: for settings that cannot be.
+    """
+
+    def legs(bench: Bench) -> list[Leg]:
+        net = bench.net(1)
+        searched = sgas_legs(
+            net,
+            bench.train,
+            bench.valid,
+            bench.schedule,
+            growth=config.batch_growth,
+            first=config.first_decision,
+            every=config.decide_every,
+            criterion=config.criterion,
+            **alphas(config),
+        )
+        return bench.watch(searched, net, darts(bench.choices))  # of the same mix
+
+    return system(config, legs)
