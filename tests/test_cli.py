@@ -62,6 +62,16 @@ def test_describe_reads_an_official_index(said, cell_table):
     assert said("describe", "nas_bench_201", "11", "--classes", "10")["genotype"] == CELL
 
 
+def test_describe_gives_the_published_size_of_a_darts_cell_and_its_auxiliary_classifier(said):
+    how = ("--channels", "16", "--layers", "8")
+    facts = said("describe", "darts", "DARTS_V2", *how, "--auxiliary")
+    assert (facts["params"], facts["auxiliary_params"]) == (246_106, 230_666)
+    assert facts["genotype"].startswith("Genotype(normal=[('sep_conv_3x3', 0)")
+    assert said("describe", "darts", facts["genotype"], *how)["params"] == 246_106
+    facts = said("describe", "nasnet", "AmoebaNet", *how)
+    assert (facts["params"], facts["layers"], "auxiliary_params" in facts) == (326_330, 8, False)
+
+
 def test_data_says_where_each_set_is_or_how_to_get_it(said):
     rows = said("data")
     assert rows["mnist1d"]["here"]
@@ -98,6 +108,9 @@ def test_cite_prints_bibtex(capsys):
         (("describe", "nas_bench_201", CELL.replace("none", "nine")), ("'nine'", "'none'")),
         (("describe", "nas_bench_201", "99999"), ("99999",)),
         (("describe", "nas_bench_201", CELL, "--classes", "0"), ("`--classes`", "0")),
+        (("describe", "darts", "DARTS_V9"), ("'DARTS_V9'", "DARTS_V1")),
+        (("describe", "darts", "N[S3<2]"), ("character 3", "states 0 to 1", "'S3<2'")),
+        (("describe", "nasnet", "NASNet", "--stem", "svhn"), ("`stem`", "'svhn'", "imagenet")),
         (("cite", "nobody"), ("nobody",)),
         (("resume", "nowhere"), ("nowhere",)),
         (("report", "nowhere"), ("nowhere",)),

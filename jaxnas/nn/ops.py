@@ -129,15 +129,16 @@ def bilinear(
             g = jax.vmap(g, pair)
         return g(x, y)
 
+    @functools.lru_cache(4096)  # a supernet asks the same thousands of times
+    def abstract(x: ShapedArray, y: ShapedArray, **params: Any) -> ShapedArray:
+        out = jax.eval_shape(functools.partial(compute, **params), x, y)
+        return ShapedArray(out.shape, out.dtype)
+
     def batch(arrays: Any, dims: Any, *, axes: Any, **params: Any) -> tuple[Array, int]:
         return primitive.bind(*arrays, axes=(*axes, tuple(dims)), **params), 0
 
     primitive.def_impl(compute)
-    primitive.def_abstract_eval(
-        lambda x, y, **params: ShapedArray(
-            (out := jax.eval_shape(functools.partial(compute, **params), x, y)).shape, out.dtype
-        )
-    )
+    primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
     ad.defbilinear(primitive, _transpose(0, by_left), _transpose(1, by_right))
     batching.primitive_batchers[primitive] = batch
