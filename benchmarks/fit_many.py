@@ -67,10 +67,14 @@ def rows(dimensions, data, steps, batch, channels, counts, repeats):
 
 
 def main():
-    args = options(__doc__).parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[1, 2], choices=[1, 2])
+    args = parser.parse_args()
     counts, repeats = ((1, 8), 2) if args.quick else ((1, 8, 64), 4)
-    table = [*rows(1, signals(16, 64), 16, 64, 8, counts, repeats)]
-    if not args.quick:
+    table = []
+    if 1 in args.dimensions:
+        table += rows(1, signals(16, 64), 16, 64, 8, counts, repeats)
+    if 2 in args.dimensions and not args.quick:
         table += rows(2, images(4, 16), 4, 16, 16, counts, 2)
     head = (
         "network",
