@@ -32,7 +32,15 @@ def curvature(
       relaxation: the method; a draw it makes is the same for all products.
       examples: how many are looked at, drawn anew at every call.
       iterations: Hessian-vector products; no more than there are parameters are made.
+
+    Raises:
+      ValueError: if there are fewer examples than are to be looked at.
     """
+    if not 1 <= examples <= valid.y.shape[0]:
+        raise ValueError(
+            f"`examples` to measure the curvature on must be between 1 and the {valid.y.shape[0]} "
+            f"of the validation half, but got {examples}."
+        )
 
     def measure(key: Key[Array, ""], state: State) -> Float[Array, ""]:
         key_batch, key_mix, key_net, key_start = jax.random.split(key, 4)

@@ -245,7 +245,8 @@ def _panels(
 
 def _draw(axes: Axes, line: Line, colour: str, style: str = "-") -> None:
     axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, lw=0)
-    axes.plot(line.x, line.mid, color=colour, lw=1.9, ls=style, label=line.label)
+    mark = "o" if len(line.x) == 1 else ""  # a line through one point is nothing
+    axes.plot(line.x, line.mid, color=colour, lw=1.9, ls=style, marker=mark, label=line.label)
 
 
 def _window(lines: Sequence[Line]) -> dict[str, Any]:

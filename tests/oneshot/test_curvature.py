@@ -134,3 +134,8 @@ def test_it_stops_when_the_largest_decay_has_been_reached():
     *_, (_, last, _) = relay(legs, jax.random.key(0), every=10)
     np.testing.assert_allclose(last.search.decay, 3.0)
     assert int(last.stopped) > 0
+
+
+def test_more_examples_than_there_are_are_refused():
+    with pytest.raises(ValueError, match=r"`examples` .* between 1 and the 32 .* got 33"):
+        curvature(NET, VALID, METHOD, examples=33)
