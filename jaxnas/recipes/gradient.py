@@ -19,7 +19,9 @@ from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch, stretch
 from jaxnas.oneshot.curvature import curvature, watched
+from jaxnas.oneshot.darts_space import supernet as darts_supernet
 from jaxnas.oneshot.discretise import judge_mixes, strengths
+from jaxnas.oneshot.nas_bench_201 import supernet as nas_bench_201_supernet
 from jaxnas.oneshot.robust import Rule, robust_legs
 from jaxnas.oneshot.supernet import Choices, Supernet
 from jaxnas.recipes.blackbox import describe_training, random_curve
@@ -242,7 +244,7 @@ def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System
     )
     sizes = {"channels": config.channels, "layers": config.layers}
     space = find(config.space)
-    make = bind(space.supernet, classes=len(dataset.classes), **sizes)
+    make = bind(supernet_of(config.space), classes=len(dataset.classes), **sizes)
     net = cache(lambda partial: make(partial=partial))
     bench = Bench(net, net(1).choices, train, valid, schedule, config)
     filled = jax.default_backend() == "cpu" and train.x.ndim == 4
@@ -259,6 +261,13 @@ def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System
         space=space,
         labels=cell_labels(space, judge, COST[config.judge]),
     )
+
+
+def supernet_of(space: str) -> Callable[..., Supernet]:
+    """`(classes=, channels=, layers=, partial=) -> Supernet` of a space."""
+    if space == "nas_bench_201":
+        return nas_bench_201_supernet
+    return bind(darts_supernet, space=space)
 
 
 def _judge(config: GradientConfig, space: SearchSpace, dataset: Dataset) -> Trained | Tabular:

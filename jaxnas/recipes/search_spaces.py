@@ -1,4 +1,4 @@
-"""Spaces that can be searched: their supernet, their judge, and how their cells are written down."""
+"""Spaces that can be searched: their judge, and how their cells are written down."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +9,12 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxnas.cells import cell_text, darts_space, nas_bench_201
 from jaxnas.cells.trained import Trained, random_cells, trained, trained_pairs
-from jaxnas.oneshot import darts_space as darts_supernet, nas_bench_201 as cell_supernet
-from jaxnas.oneshot.supernet import Supernet
 
 
 class SearchSpace(NamedTuple):
     """What recipes need to know of a space.
 
     Attributes:
-      supernet: `(classes=, channels=, layers=, partial=) -> Supernet`.
       trained: `(dataset, recipe, channels=, layers=) -> Trained`.
       random: `(key, n) -> genotypes` to judge beside what is found.
       to_text: genotype to text.
@@ -26,7 +23,6 @@ class SearchSpace(NamedTuple):
       edges: names of the edges.
     """
 
-    supernet: Callable[..., Supernet]
     trained: Callable[..., Trained]
     random: Callable[[Key[Array, ""], int], PyTree]
     to_text: Callable[[Any], str]
@@ -49,7 +45,6 @@ def find(name: str) -> SearchSpace:
     choices = [ops for cell in darts_space.edge_ops(name) for ops in cell]
     alike = len(set(choices)) == 1
     return SearchSpace(
-        partial(darts_supernet.supernet, space=name),
         partial(trained_pairs, space=name),
         partial(darts_space.sample, space=name),
         darts_space.to_text,
@@ -83,7 +78,6 @@ def _half(entries: cell_text.Entries, concat: tuple[int, ...]) -> dict[str, Any]
 
 
 NAS_BENCH_201 = SearchSpace(
-    cell_supernet.supernet,
     trained,
     random_cells,
     nas_bench_201.to_text,
