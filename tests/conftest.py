@@ -5,6 +5,7 @@ leaves out `runs`, `report` and `data`: they hold files and numpy, and beartype 
 `typing.Self` (it decorates functions, not classes) nor their `IO[bytes]` (of a zip member).
 """
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,3 +47,35 @@ def cell_table() -> tables.Nasbench201Table:
     if dataset.find(tables.FILE) is None:
         pytest.skip(f"{tables.FILE} is in none of {', '.join(map(str, dataset.data_folders()))}")
     return tables.nas_bench_201()
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command and gives its one JSON object."""
+
+    from jaxnas.cli import main
+
+    def run(*argv):
+        main([*argv, "--json"])
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must be refused, and gives what it says."""
+
+    from jaxnas.cli import main
+
+    def run(*argv):
+        with pytest.raises(SystemExit) as end:
+            main(list(argv))
+        assert end.value.code == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        return said.err
+
+    return run

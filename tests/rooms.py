@@ -60,7 +60,7 @@ def remove(copy: Path, room: str) -> list[str]:
     again = True
     while again:
         again = False
-        broken = [f"jaxnas.{room}", *(g[:-3].replace("/", ".") for g in gone if g.endswith(".py"))]
+        broken = [f"jaxnas.{room}", *(module(g) for g in gone if g.endswith(".py"))]
         pattern = re.compile("|".join(rf"{re.escape(name)}\b" for name in broken))
         for path in [
             *copy.glob("jaxnas/recipes/*.py"),
@@ -74,6 +74,11 @@ def remove(copy: Path, room: str) -> list[str]:
                 again = True
     forget(copy, gone, room)
     return gone
+
+
+def module(path: str) -> str:
+    """How a file is imported; what helps tests stands in `tests/reference`."""
+    return path.removesuffix(".py").removeprefix("tests/").replace("/", ".")
 
 
 def forget(copy: Path, gone: list[str], room: str) -> None:

@@ -17,34 +17,6 @@ from jaxnas.runs.store import open_run
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|avg_pool_3x3~2|"
 
 
-@pytest.fixture
-def said(capsys):
-    """Runs a command and gives its one JSON object."""
-
-    def run(*argv):
-        main([*argv, "--json"])
-        out = capsys.readouterr().out
-        assert out.count("\n") == 1
-        return json.loads(out)
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must be refused, and gives what it says."""
-
-    def run(*argv):
-        with pytest.raises(SystemExit) as end:
-            main(list(argv))
-        assert end.value.code == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        return said.err
-
-    return run
-
-
 def test_list_names_every_recipe(said):
     assert set(said("list")) == set(RECIPES)
 
@@ -83,22 +55,18 @@ def test_doctor_names_versions_and_devices(said):
 
 
 def test_cite_prints_bibtex(capsys):
-    main(["cite", "darts"])
-    assert capsys.readouterr().out.startswith("@inproceedings{liu2019darts")
+    main(["cite", "aging_evolution"])
+    assert capsys.readouterr().out.startswith("@inproceedings{real2019regularized")
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("run", "dart"), ("Unknown recipe 'dart'", "'darts'")),
-        (("run", "darts", "--preset", "huge"), ("Unknown preset 'huge'", "paper")),
-        (("run", "darts", "--set", "epoch=1"), ("no setting 'epoch'", "'epochs'")),
-        (("run", "darts", "--set", "epochs=many"), ("`epochs`", "int", "'many'")),
-        (("run", "darts", "--set", "epochs"), ("KEY=VALUE", "'epochs'")),
-        (("run", "darts", "--set", "order=third"), ("`order`", "'third'")),
-        (("run", "drnas", "--set", "regulariser=l1"), ("`regulariser`", "'l1'")),
-        (("run", "drnas", "--set", "batch=99999"), ("`batch`", "99999")),
-        (("run", "darts", "--set", "data=nowhere"), ("nowhere",)),
+        (("run", "random_serch"), ("Unknown recipe 'random_serch'", "'random_search'")),
+        (("run", "random_search", "--preset", "huge"), ("Unknown preset 'huge'", "paper")),
+        (("run", "random_search", "--set", "epoch=1"), ("no setting 'epoch'", "'epochs'")),
+        (("run", "random_search", "--set", "epochs=many"), ("`epochs`", "int", "'many'")),
+        (("run", "random_search", "--set", "epochs"), ("KEY=VALUE", "'epochs'")),
         (("run", "random_search", "--set", "problem=guess"), ("`problem`", "'guess'")),
         (("run", "aging_evolution", "--set", "tournament=0"), ("`tournament`",)),
         (("run", "random_search", "--seeds", "0"), ("`seeds`", "0")),
@@ -227,19 +195,3 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_uninterrupted_answer(said, cell
     rows = [open_run(run["run"]).candidates() for run in (resumed, whole)]
     assert [r.genotype for r in rows[0]] == [r.genotype for r in rows[1]]
     np.testing.assert_array_equal([r.fitness for r in rows[0]], [r.fitness for r in rows[1]])
-
-
-@pytest.mark.parametrize("recipe", ["darts", "drnas"])
-def test_a_gradient_search_ends_in_trained_cells_beside_random_ones(said, recipe, tmp_path):
-    facts = said(
-        "run", recipe, "--preset", "tiny", "--seeds", "2", "--out", str(tmp_path / "run"),
-        "--set", "data=waves", "--set", "batch=16", "--set", "judge_batch=32",
-    )  # fmt: skip
-    assert len(facts["found"]) == 2
-    assert len(facts["random"]) == 1
-    assert all(0 <= cell["fitness"] <= 100 for cell in facts["found"] + facts["random"])
-    assert facts["fitness"] == max(cell["fitness"] for cell in facts["found"])
-    run = open_run(tmp_path / "run")
-    weights = np.array([row.value for row in run.snapshots() if row.name == "weights"])
-    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
-    assert [curve.name for curve in run.curves()] == ["random search"]

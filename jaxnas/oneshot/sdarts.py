@@ -24,7 +24,7 @@ ASCENTS = 7
 
 
 def sdarts(
-    relaxation: Relaxation, *, form: str = "random", epsilon: tuple[float, float] = (0.03, 0.3)
+    relaxation: Relaxation, *, form: str = "random", epsilon: tuple[float, ...] = (0.03, 0.3)
 ) -> Relaxation:
     """Adds the perturbation to a relaxation, that of DARTS in the paper.
 

@@ -22,7 +22,7 @@ class Config(GradientConfig):
     """
 
     form: str = "random"
-    epsilon: tuple[float, float] = (0.03, 0.3)
+    epsilon: tuple[float, ...] = (0.03, 0.3)
 
 
 PRESETS = presets(Config)
