@@ -212,11 +212,12 @@ def one_method(bench: Bench, relaxation: Relaxation, partial: int = 1) -> list[L
             order=config.order,
         )
         return [*bench.watch(legs, net, relaxation), *bench.examine(net, relaxation)]
-    if config.robust not in ROBUST or not config.curvature or config.warm_epochs:
+    unfit = config.warm_epochs or config.strengths or not config.curvature
+    if config.robust not in ROBUST or unfit:
         raise ValueError(
             f"`robust` must be one of none, {', '.join(ROBUST)}, with `curvature` examples to "
-            f"measure on and without `warm_epochs`, but got {config.robust!r}, "
-            f"{config.curvature} and {config.warm_epochs}."
+            f"measure on and without `warm_epochs` and `strengths`, but got {config.robust!r}, "
+            f"{config.curvature}, {config.warm_epochs} and {config.strengths}."
         )
     measure = bench.measure(net, relaxation)
     rule = ROBUST[config.robust]
