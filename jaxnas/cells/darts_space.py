@@ -11,8 +11,6 @@ operation (index in `OPS`) and state it reads. As text and as a `Genotype` it is
 
 from typing import Any
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
