@@ -38,7 +38,7 @@ def curvature(
     """
     if not 1 <= examples <= valid.y.shape[0]:
         raise ValueError(
-            f"`examples` to measure the curvature on must be between 1 and the {valid.y.shape[0]} "
+            f"`curvature` examples to measure on must be between 1 and the {valid.y.shape[0]} "
             f"of the validation half, but got {examples}."
         )
 
@@ -91,6 +91,8 @@ def dominant(
 def watched(legs: Sequence[Leg], every: int, measure: Callable[..., Array]) -> list[Leg]:
     """The same relay with a step that measures `curvature` after every so many others.
 
+    Legs of a single step are no training and are passed on as they are.
+
     Args:
       legs: of gradient searches.
       every: steps between two measurements, an epoch.
@@ -102,6 +104,9 @@ def watched(legs: Sequence[Leg], every: int, measure: Callable[..., Array]) -> l
 
     parts: list[Leg] = []
     for leg in legs:
+        if leg.steps == 1:  # a decision or a measurement, no epoch
+            parts.append(leg)
+            continue
         look = Leg(leg.search._replace(step=step), 1)
         take_over = leg.take_over
         for start in range(0, leg.steps, every):

@@ -42,7 +42,8 @@ def darts(
         return strength(alphas, mask)
 
     def strength(alphas: Array, mask: Array) -> Mix:
-        return Mix(masked_softmax(alphas, mask), jnp.ones(len(alphas)))  # Eq. 2
+        alive = mask.any(-1).astype(jnp.float32)
+        return Mix(masked_softmax(alphas, mask), alive)  # Eq. 2
 
     tx = alphas_adam(learning_rate=learning_rate, weight_decay=weight_decay)
     return Relaxation(start, mix, keep, strength, tx)

@@ -5,7 +5,8 @@ Wang, Cheng, Chen, Tang & Hsieh, "Rethinking Architecture Selection in Different
 or with its architecture held at the start; then edges, drawn at random, are decided one by one:
 the operation stays whose removal lowers the validation accuracy most. After each decision the
 supernet is tuned for some epochs. Where a node keeps only some of its edges, those follow: the
-edge goes whose removal leaves the accuracy highest.
+edge goes whose removal leaves the accuracy highest; there `none` is no candidate, since what it
+would leave could not be derived.
 
 All candidates of a decision are judged side by side in one program. Removing sets the mixing weight
 to zero without renormalising; the validation half is seen in full batches under batch statistics.
@@ -21,7 +22,7 @@ from jaxtyping import Array, Bool, Int, Key
 from jaxnas.core import Leg
 from jaxnas.oneshot.bilevel import Relaxation, Schedule, State, bilevel, steps_per_epoch
 from jaxnas.oneshot.discretise import judge_mixes, without, without_edge
-from jaxnas.oneshot.supernet import Choices, Supernet, one_hot
+from jaxnas.oneshot.supernet import NOTHING, Choices, Supernet, one_hot
 from jaxnas.train.batches import Data
 
 
@@ -45,8 +46,10 @@ def perturbation_legs(
       between: epochs after a decision; the last two share those that are left.
 
     Raises:
-      ValueError: if there are too few epochs for the decisions.
+      ValueError: if there are too few epochs for the decisions, or none between them.
     """
+    if between < 1:
+        raise ValueError(f"`between` (`tune_between`) must be at least 1, but got {between}.")
     operations, topology = turns(net.choices)
     count, per_epoch = operations + topology, steps_per_epoch(train, tuning)
     first = [n * between for n in range(count)]
@@ -98,6 +101,8 @@ def operation_decision(
     `accuracy_without` each operation, `[kinds, K]` in %, and `weights` afterwards.
     """
     ops = choices.shape[1]
+    # Where edges are removed by topology, an edge cannot be decided away.
+    barred = jnp.asarray(choices.among(NOTHING) & (choices.keep > 0))
 
     def step(key: Key[Array, ""], state: State) -> tuple[State, dict[str, Array]]:
         key_edge, key_net = jax.random.split(key)
@@ -107,7 +112,7 @@ def operation_decision(
         mixes = jax.vmap(without, (None, 0, 0))(base, *pairs)
         _, accuracy = judge(key_net, state.weights, mixes)
         accuracy = accuracy.reshape(choices.kinds, ops)
-        best = jnp.where(state.mask[edge], accuracy, jnp.inf).argmin(-1)
+        best = jnp.where(state.mask[edge] & ~barred[edge], accuracy, jnp.inf).argmin(-1)
         open_ = state.mask[edge].sum(-1) > 1
         rows = jnp.where(open_[:, None], one_hot(best, ops), state.mask[edge])
         state = state._replace(mask=state.mask.at[edge].set(rows))

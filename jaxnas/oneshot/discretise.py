@@ -58,8 +58,8 @@ def without(mix: Mix, edge: Array, op: Array) -> Mix:
 
 
 def without_edge(mix: Mix, edge: Array) -> Mix:
-    """The mix with all weights of an edge set to zero."""
-    return mix._replace(ops=mix.ops.at[edge].set(0.0))
+    """The mix with nothing left of an edge, what goes around its operations included."""
+    return Mix(mix.ops.at[edge].set(0.0), mix.edges.at[edge].set(0.0))
 
 
 def strengths(

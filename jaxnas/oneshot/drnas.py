@@ -51,7 +51,7 @@ def drnas(
     def mix(key: Key[Array, ""], eta: Array, mask: Array) -> Mix:
         drawn = jnp.where(mask, jax.random.dirichlet(key, concentration(eta)), 0.0)
         total = drawn.sum(-1, keepdims=True)
-        return Mix(drawn / jnp.maximum(total, 1e-30), jnp.ones(len(eta)))
+        return Mix(drawn / jnp.maximum(total, 1e-30), mask.any(-1).astype(jnp.float32))
 
     if regulariser == "l2":
         tx = alphas_adam(learning_rate=learning_rate, weight_decay=strength)

@@ -13,6 +13,7 @@ from seed to seed, and seeds share one program.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,11 +54,16 @@ def progressive_stages(
     """
     stages, per_epoch = len(nets), steps_per_epoch(train, schedule)
     most = nets[0].choices.shape[1]
-    if len(keeps) != stages or min(keeps) < 1 or max(keeps) > most:
+    if not stages or len(keeps) != stages or min(keeps) < 1 or max(keeps) > most:
         raise ValueError(
             f"`keeps` must hold {stages} numbers of operations between 1 and {most}, got {keeps}."
         )
-    if schedule.epochs % stages:
+    if keeps[0] != most:
+        raise ValueError(
+            f"`keeps` must begin with all {most} operations, which nothing has pruned yet, but got "
+            f"{keeps}."
+        )
+    if schedule.epochs < stages or schedule.epochs % stages:
         raise ValueError(
             f"`epochs` must be divisible by the {stages} stages, but got {schedule.epochs}."
         )
@@ -70,7 +76,7 @@ def progressive_stages(
 
         epochs = schedule.epochs // stages
         stage = stretch(search, per_epoch, warm=warm_epochs, epochs=epochs, order=schedule.order)
-        if n or keeps[0] < most:
+        if n:
             stage[0] = stage[0]._replace(take_over=narrow_and_widen(net, keeps[n], example))
         legs.append(stage)
     return legs
@@ -109,7 +115,7 @@ def strongest(eta: Float[Array, "E K"], mask: Bool[Array, "E K"], keep: int) -> 
 def widen(key: Key[Array, ""], tree: PyTree, like: PyTree) -> PyTree:
     """Copies channels into wider shapes; trees of the same shapes are copied alike under one key.
 
-    All leaves of a module share one choice of copies, so the outputs of one of its convolutions
+    All leaves of an operation share one choice of copies, so the outputs of one of its convolutions
     stay in line with the inputs of the next.
 
     Args:
@@ -118,15 +124,21 @@ def widen(key: Key[Array, ""], tree: PyTree, like: PyTree) -> PyTree:
       like: shapes to reach; an axis is longer only where it counts channels.
     """
     leaves, structure = jax.tree.flatten_with_path(tree)
-    names = sorted({jax.tree_util.keystr(path[:-1]) for path, _ in leaves})
+    names = sorted({_operation(path) for path, _ in leaves})
     wide = []
     for (path, leaf), target in zip(leaves, jax.tree.leaves(like), strict=True):
-        of_module = jax.random.fold_in(key, names.index(jax.tree_util.keystr(path[:-1])))
+        of_module = jax.random.fold_in(key, names.index(_operation(path)))
         for axis, (old, new) in enumerate(zip(leaf.shape, target.shape, strict=True)):
             if new > old:
                 leaf = jnp.take(leaf, copies(of_module, old, new), axis=axis)
         wide.append(leaf)
     return jax.tree.unflatten(structure, wide)
+
+
+def _operation(path: Any) -> str:
+    """The operation of a leaf: the innermost module whose parameters are stacked by edge."""
+    stacked = [n for n, part in enumerate(path[:-1]) if str(part.key).startswith("stacked")]
+    return jax.tree_util.keystr(path[: stacked[-1] + 1] if stacked else path[:-1])
 
 
 def copies(key: Key[Array, ""], old: int, new: int) -> Int[Array, " new"]:

@@ -115,13 +115,15 @@ def _look(
     seen = jnp.append(state.eigenvalues[1:], jnp.abs(value))
     now, then = seen[-rule.window :].mean(), seen[: rule.window].mean()
     epoch = state.epoch + 1
-    sharp = (epoch >= rule.first) & (now > rule.ratio * then) & (state.stopped < 0)  # false for NaN
+    moved = state.search.step > state.past.step[-1]  # what has ended is not judged again
+    sharp = moved & (epoch >= rule.first) & (now > rule.ratio * then)  # false for NaN
     back = jax.tree.map(lambda leaf: leaf[0], state.past)
     decay = state.search.decay * rule.factor
     may = (rule.factor > 1) & (schedule.weight_decay * decay <= rule.most * (1 + 1e-6))
     back = back._replace(decay=jnp.where(may, decay, state.search.decay))
     current = _choose(sharp, back, state.search)
     past = jax.tree.map(lambda old, new: jnp.concatenate([old[1:], new[None]]), state.past, current)
+    past, seen = _choose(moved, (past, seen), (state.past, state.eigenvalues))
     return Watched(
         current,
         past,

@@ -156,7 +156,17 @@ def sgas_legs(
       first: as for `sgas`.
       every: as for `sgas`.
       **settings: the others of `sgas`.
+
+    Raises:
+      ValueError: if there are too few epochs for the decisions.
     """
+    needed = first + (decisions(net.choices) - 1) * max(every, 1) + 1
+    if every < 1 or first < 0 or schedule.epochs < needed:
+        raise ValueError(
+            f"`epochs` must be at least {needed} for {decisions(net.choices)} decisions, the first "
+            f"at the end of epoch {first} and then every {every} (at least 1), but got "
+            f"{schedule.epochs}."
+        )
     ends = [*range(first + 1, schedule.epochs, every)][: decisions(net.choices)]
     starts = [0, *ends] if growth else [0]
     legs = []

@@ -15,7 +15,15 @@ from jaxnas.oneshot.darts_pt import perturbation_legs
 from jaxnas.oneshot.drnas import drnas
 from jaxnas.oneshot.pc_darts import pc_darts
 from jaxnas.oneshot.sdarts import sdarts
-from jaxnas.recipes.gradient import Bench, GradientConfig, alphas, one_method, presets, system
+from jaxnas.recipes.gradient import (
+    Bench,
+    GradientConfig,
+    alphas,
+    one_method,
+    presets,
+    refuse,
+    system,
+)
 from jaxnas.recipes.system import System
 
 
@@ -63,6 +71,8 @@ def build(config: Config) -> System:
     """
     if config.base not in BASES:
         raise ValueError(f"`base` must be one of {', '.join(BASES)}, but got {config.base!r}.")
+
+    refuse(config, "darts_pt", "robust")
 
     def legs(bench: Bench) -> list[Leg]:
         relaxation = BASES[config.base](bench.choices, **alphas(config))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxnas.core import Leg
 from jaxnas.oneshot.drnas_progressive import progressive_stages
 from jaxnas.recipes import drnas
-from jaxnas.recipes.gradient import Bench, presets, system
+from jaxnas.recipes.gradient import Bench, presets, refuse, system
 from jaxnas.recipes.system import System
 
 
@@ -40,6 +40,12 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be.
     """
+    refuse(config, "drnas_progressive", "robust", "strengths")
+    if list(config.partials) != sorted(config.partials, reverse=True):
+        raise ValueError(
+            f"`partials` must not grow from stage to stage, since channels are added and never "
+            f"taken away, but got {config.partials}."
+        )
 
     def legs(bench: Bench) -> list[Leg]:
         method = drnas.relaxation(config, bench.choices)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxnas.core import Leg
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.sgas import sgas_legs
-from jaxnas.recipes.gradient import Bench, GradientConfig, alphas, presets, system
+from jaxnas.recipes.gradient import Bench, GradientConfig, alphas, presets, refuse, system
 from jaxnas.recipes.system import System
 
 
@@ -32,7 +32,7 @@ class Config(GradientConfig):
 PRESETS = presets(
     Config,
     default={"first_decision": 2, "decide_every": 1, "batch_growth": 0},
-    tiny={"first_decision": 0},
+    tiny={"first_decision": 0, "epochs": 6},
     paper={"epochs": 50},
 )
 
@@ -43,6 +43,12 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be.
     """
+    refuse(config, "sgas", "robust", "strengths", "warm_epochs")
+    if config.curvature and config.batch_growth:
+        raise ValueError(
+            f"`batch_growth` must be 0 where `curvature` is measured, since an epoch then changes "
+            f"its length, but got {config.batch_growth}."
+        )
 
     def legs(bench: Bench) -> list[Leg]:
         net = bench.net(1)

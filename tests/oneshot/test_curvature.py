@@ -137,5 +137,26 @@ def test_it_stops_when_the_largest_decay_has_been_reached():
 
 
 def test_more_examples_than_there_are_are_refused():
-    with pytest.raises(ValueError, match=r"`examples` .* between 1 and the 32 .* got 33"):
+    with pytest.raises(ValueError, match=r"`curvature` .* between 1 and the 32 .* got 33"):
         curvature(NET, VALID, METHOD, examples=33)
+
+
+def test_a_search_that_has_ended_is_not_turned_back():
+    """The eigenvalue rises in the last epoch and stays there while spare epochs run out."""
+    values = np.ones(30)
+    values[29] = 4
+    rule = Rule(window=2, lag=4, first=10, factor=3.0)
+    _, trail = told(values, rule)
+    last = trail[-1][1]
+    assert int(last.search.step) == 30 * PER_EPOCH
+    np.testing.assert_allclose(last.search.decay, 1.0 if slow_stop(values, rule) < 0 else 3.0)
+    values[29] = 1.5  # a mean of 1.25 in the window: too little, unless it is seen again
+    assert slow_stop(values, rule) < 0
+    _, trail = told(values, rule)
+    np.testing.assert_allclose(trail[-1][1].search.decay, 1.0)
+    assert not any(bool(info["turned_back"].any()) for *_, info in trail if "turned_back" in info)
+
+
+def test_a_leg_of_one_step_is_not_measured():
+    legs = watched([Leg(SEARCH, 1), Leg(SEARCH, 4)], 2, lambda key, state: jnp.float32(0))
+    assert [leg.steps for leg in legs] == [1, 2, 1, 2, 1]

@@ -11,7 +11,10 @@ from jaxnas.data.toy import waves
 from jaxnas.oneshot.bilevel import Schedule, bilevel
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.darts_pt import perturbation_legs, turns
-from jaxnas.oneshot.discretise import judge_mixes, strengths
+from jaxnas.oneshot.discretise import judge_mixes, strengths, without_edge
+from jaxnas.oneshot.drnas import drnas
+from jaxnas.oneshot.nas_bench_201 import supernet
+from jaxnas.oneshot.pc_darts import pc_darts
 from jaxnas.oneshot.supernet import Mix
 from jaxnas.train.batches import halves, on_device
 
@@ -69,7 +72,7 @@ def test_an_edge_keeps_the_operation_that_is_missed_most(decided):
                     accuracy_of(net, before.weights, without(strengths, edge, k)) for k in range(5)
                 ]
                 np.testing.assert_allclose(info["accuracy_without"][0, kind], slow, atol=1e-3)
-                best = min(range(5), key=lambda k: slow[k])
+                best = min(range(1, 5), key=lambda k: slow[k])  # never `none`
                 assert int(info["operation"][0, kind]) == best
                 np.testing.assert_array_equal(state.mask[edge], np.eye(5)[best])
                 seen.append(edge)
@@ -119,6 +122,24 @@ def test_everything_is_decided_in_the_end_and_each_program_is_shared():
     topology = [info["node"][0] for *_, info in trail if "node" in info]
     assert sorted(int(pair[0]) for pair in topology) == [1, 2, 3]
     assert sorted(int(pair[1]) for pair in topology) == [5, 6, 7]
+
+
+def test_a_removed_edge_takes_what_goes_around_its_operations_with_it():
+    """On partial channels the operations of an edge are only a part of it."""
+    net = supernet(classes=4, channels=4, layers=1, partial=4)
+    x = jax.random.normal(jax.random.key(0), (3, 12, 1))
+    weights = net.init(jax.random.key(1), x)
+    for method in (darts(CHOICES), drnas(CHOICES), pc_darts(CHOICES)):
+        alphas, mask = method.start(jax.random.key(2)), jnp.ones((6, 5), bool)
+        for edge in (0, 4):
+            gone = method.strength(alphas, mask.at[edge].set(False))
+            drawn = method.mix(jax.random.key(3), alphas, mask.at[edge].set(False))
+            assert float(gone.edges[edge]) == float(drawn.edges[edge]) == 0
+        cut = method.strength(alphas, mask)
+        for edge in range(6):
+            cut = without_edge(cut, jnp.int32(edge))
+        whole = net.logits(weights, cut, x, jax.random.key(0))
+        np.testing.assert_allclose(whole, jnp.broadcast_to(whole[:1], whole.shape), atol=1e-5)
 
 
 def test_momentum_and_steps_start_anew_where_the_decisions_begin():
@@ -172,3 +193,5 @@ def test_too_few_epochs_for_the_decisions_are_refused():
     few = Schedule(epochs=21, batch=16)
     with pytest.raises(ValueError, match=r"`epochs` of tuning must be at least 22 .* got 21"):
         perturbation_legs(toy_supernet(), TRAIN, VALID, darts(CHOICES), few)
+    with pytest.raises(ValueError, match=r"`tune_between`.* must be at least 1, but got 0"):
+        perturbation_legs(toy_supernet(), TRAIN, VALID, darts(CHOICES), few, between=0)

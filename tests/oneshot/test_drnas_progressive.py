@@ -9,6 +9,7 @@ from reference.toy_supernet import CHOICES, toy_supernet
 from jaxnas.core import relay
 from jaxnas.data.toy import waves
 from jaxnas.oneshot.bilevel import Schedule, learning_rate
+from jaxnas.oneshot.darts_space import supernet as darts_supernet
 from jaxnas.oneshot.drnas import drnas
 from jaxnas.oneshot.drnas_progressive import progressive_stages, strongest, widen
 from jaxnas.oneshot.nas_bench_201 import supernet
@@ -99,11 +100,39 @@ def test_new_channels_are_copies_of_old_ones_in_weights_and_momentum_alike():
     )
 
 
+def test_the_convolutions_of_one_operation_are_copied_in_line():
+    """In the DARTS space: a depthwise kernel and the inputs of the next convolution move together."""
+    narrow, wide = (darts_supernet(classes=4, channels=8, layers=3, partial=p) for p in (4, 2))
+    x = jnp.zeros((1, 12, 1))
+    weights = narrow.init(jax.random.key(0), x)
+    got = widen(jax.random.key(1), weights, jax.eval_shape(wide.init, jax.random.key(0), x))
+    checked = 0
+    for path, _ in jax.tree.flatten_with_path(weights)[0]:
+        name = jax.tree_util.keystr(path)
+        if "Depthwise_0" not in name:
+            continue
+        at = [part.key for part in path[:-2]]
+        small, large = weights, got
+        for key in at:
+            small, large = small[key], large[key]
+        first, then = (tree["Depthwise_0"]["kernel"] for tree in (small, large))
+        count = first.shape[-1]
+        for channel in range(count, then.shape[-1]):
+            kernel = then[..., channel]
+            (source,) = [c for c in range(count) if np.array_equal(first[..., c], kernel)]
+            mixed = large["Conv_0"]["kernel"][..., channel, :count]
+            np.testing.assert_array_equal(mixed, small["Conv_0"]["kernel"][..., source, :])
+            checked += 1
+    assert checked >= 3 * 5 * 2
+
+
 def test_stages_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"`keeps` must hold 2 numbers .* got \(5,\)"):
         legs(keeps=(5,))
     with pytest.raises(ValueError, match=r"`keeps` must hold 2 numbers .* got \(5, 6\)"):
         legs(keeps=(5, 6))
+    with pytest.raises(ValueError, match=r"`keeps` must begin with all 5 .* got \(4, 2\)"):
+        legs(keeps=(4, 2))
     with pytest.raises(ValueError, match="`epochs` must be divisible by the 2 stages, but got 5"):
         progressive_stages(
             [toy_supernet()] * 2, TRAIN, VALID, drnas(CHOICES), Schedule(epochs=5, batch=8),

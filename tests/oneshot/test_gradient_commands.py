@@ -1,8 +1,13 @@
 """Gradient searches from the command line: what they end in, and what they refuse."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
+from jaxnas.recipes import conduct
+from jaxnas.recipes.gradient import best_of_subsets
 from jaxnas.runs.store import open_run
 
 
@@ -13,8 +18,17 @@ from jaxnas.runs.store import open_run
         (("darts", "data=nowhere"), ("nowhere",)),
         (("darts", "space=s9"), ("`space`", "'s9'", "s4")),
         (("darts", "warm_epochs=11"), ("`warm_epochs`", "11")),
-        (("darts", "curvature=99999"), ("`examples`", "99999")),
+        (("darts", "curvature=99999"), ("`curvature`", "99999")),
         (("darts", "robust=stop"), ("`robust`", "`curvature`", "'stop'")),
+        (("darts", "examples=-5"), ("`examples`", "-5")),
+        (("darts", "space=s2"), ("`layers`", "`judge_layers`", "normal cell")),
+        (("darts", "whole=true"), ("`whole`", "`judge`")),
+        (("darts_pt", "robust=stop"), ("`robust`", "darts_pt", "'stop'")),
+        (("darts_pt", "tune_between=0"), ("`tune_between`", "0")),
+        (("sgas", "warm_epochs=2"), ("`warm_epochs`", "sgas")),
+        (("sgas", "epochs=4"), ("`epochs`", "8", "4")),
+        (("drnas_progressive", "strengths=2"), ("`strengths`", "drnas_progressive")),
+        (("drnas_progressive", "partials=2,4"), ("`partials`", "(2, 4)")),
         (("drnas", "regulariser=l1"), ("`regulariser`", "'l1'")),
         (("drnas", "batch=99999"), ("`batch`", "99999")),
         (("pc_darts", "channels=6"), ("`partial`", "6 channels", "by 4")),
@@ -37,6 +51,21 @@ def test_settings_that_cannot_be_are_refused_before_a_folder_is_made(
     assert error.startswith("jaxnas: ")
     assert all(word in error for word in words), error
     assert not any(tmp_path.rglob("*"))
+
+
+def test_the_best_of_a_subset_is_that_of_all_subsets_counted_one_by_one():
+    values = [3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.0]
+    for n in range(1, 8):
+        best = sorted(max(chosen) for chosen in itertools.combinations(values, n))
+        slow = [best[math.ceil(q * len(best)) - 1] for q in (0.25, 0.5, 0.75)]
+        assert best_of_subsets(values, n) == slow
+    assert best_of_subsets([float(v) for v in range(200)], 200) == [199.0] * 3
+
+
+def test_the_paper_searches_on_halves_of_all_training_images():
+    for name in ("darts", "pc_darts", "drnas_progressive", "darts_pt"):
+        assert conduct.configure(name, "paper", {}).whole
+        assert not conduct.configure(name, "default", {}).whole
 
 
 @pytest.mark.parametrize("recipe", ["darts", "drnas"])

@@ -97,3 +97,9 @@ def test_the_batch_grows_after_each_decision_and_no_epoch_is_lost():
 def test_another_criterion_is_refused():
     with pytest.raises(ValueError, match="`criterion` must be 1 or 2, but got 3"):
         sgas(CHOICES, per_epoch=1, criterion=3)
+
+
+@pytest.mark.parametrize("settings", [{"first": 6, "every": 2}, {"every": 0}, {"first": -1}])
+def test_too_few_epochs_for_the_decisions_of_sgas_are_refused(settings):
+    with pytest.raises(ValueError, match="`epochs` must be at least"):
+        sgas_legs(toy_supernet(), TRAIN, VALID, Schedule(epochs=15, batch=8), **settings)
