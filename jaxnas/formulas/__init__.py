@@ -1,0 +1,1 @@
+"""Expression trees: optimizers, recurrent nodes and activations, on one tape."""
