@@ -6,6 +6,8 @@ operator is drawn with probability proportional to the cost of what results, 0.0
 ever opened, so that operators are preferred while an expression is young.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -41,9 +43,9 @@ def weights(
     return may * jnp.maximum(opened, 1.0)
 
 
-def fill(grammar: Grammar, partial: Tapes, row: Array, token: Array) -> Tapes:
+def fill(grammar: Grammar, partial: Tapes, row: Any, token: Any) -> Tapes:
     """Puts a symbol where a hole is, with holes for its operands behind it."""
-    arity = jnp.asarray(grammar.arity)[token]
+    arity, partial = jnp.asarray(grammar.arity)[token], jnp.asarray(partial)
     i = jnp.arange(partial.shape[0])
     shifted = partial[jnp.clip(i - arity, 0)]
     behind = jnp.where(i <= row + arity, HOLE, shifted)

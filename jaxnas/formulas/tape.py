@@ -111,7 +111,7 @@ def size(tape: Tape) -> int:
 
 
 def nested(grammar: Grammar, tape: Tape) -> Tree:
-    """An expression as `(name, operand, ...)`.
+    """An expression as `(name, operand, ...)`; a hole is called `_`.
 
     Raises:
       ValueError: if the tape is not one whole expression.
@@ -119,6 +119,9 @@ def nested(grammar: Grammar, tape: Tape) -> Tree:
     symbols = list(map(int, np.asarray(tape)[: size(tape)]))
     stack: list[Tree] = []
     for token in reversed(symbols):
+        if token == HOLE:
+            stack.append(("_",))
+            continue
         if not 0 <= token < len(grammar.symbols) or len(stack) < grammar.arity[token]:
             raise ValueError(f"`tape` is no expression of {grammar.name}: {symbols}.")
         operands = [stack.pop() for _ in range(grammar.arity[token])]
@@ -200,7 +203,7 @@ def _parts(node: ast.AST) -> tuple[str, list[ast.expr]]:
 
 
 def to_text(grammar: Grammar, tape: Tape) -> str:
-    """Infix text that `parse` reads back."""
+    """Infix text that `parse` reads back, with `_` for holes."""
     return ast.unparse(_written(nested(grammar, tape)))
 
 

@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
       memory: `[..., D]` by name: `BUFFERS`, already brought up to this step.
       t: the step, from 1.
       T: how many steps there are.
-      key: for symbols that draw random numbers.
+      keys: `[...]` a key for each run, for symbols that draw random numbers.
     """
 
     w: Float[Array, "*b D"]
@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
     memory: dict[str, Float[Array, "*b D"]]
     t: Float[Array, ""]
     T: float
-    key: Key[Array, ""]
+    keys: Key[Array, "*b"]
 
 
 class Buffer(NamedTuple):
@@ -118,27 +118,34 @@ def _binary(name: str, value: Callable[..., Any], latex: str, code: str, **how: 
 
 
 def _clip(name: str, bound: float) -> Symbol:
-    shown = rf"\mathrm{{clip}}_{{{bound:g}}}({{}})"
+    shown = r"\mathrm{{clip}}_{{X}}({})".replace("X", f"{bound:g}")
     code = f"jnp.clip({{}}, -{bound:g}, {bound:g})"
     return _unary(name, lambda a: jnp.clip(a, -bound, bound), shown, code)
 
 
 def _drop(name: str, rate: float) -> Symbol:
     def apply(s: Inputs, row: Any, a: Any) -> Any:
-        shape = jnp.shape(s.g)
-        stays = jax.random.bernoulli(_key(s, row), 1 - rate, shape)
+        stays = _each(s, row, lambda key: jax.random.bernoulli(key, 1 - rate, s.g.shape[-1:]))
         return jnp.where(stays, a / (1 - rate), 0.0)
 
-    code = f"drop({{}}, {rate:g})"
-    return Symbol(name, 1, apply, rf"\mathrm{{drop}}_{{{rate:g}}}({{}})", code=code)
+    shown = r"\mathrm{{drop}}_{{X}}({})".replace("X", f"{rate:g}")
+    return Symbol(name, 1, apply, shown, code=f"drop({{}}, {rate:g})")
 
 
-def _key(s: Inputs, row: Any) -> Key[Array, ""]:
-    return jax.random.fold_in(fast(s.key), row)
+def _each(s: Inputs, row: Any, draw: Callable[[Key[Array, ""]], Array]) -> Array:
+    """Draws for every run by its own key, so that no run depends on those beside it."""
+
+    def one(key: Key[Array, ""]) -> Array:
+        return draw(jax.random.fold_in(fast(key), row))
+
+    for _ in range(s.keys.ndim):
+        one = jax.vmap(one)
+    return one(s.keys)
 
 
 def _noise(s: Inputs, row: Any) -> Array:
-    return 0.1 * jax.random.normal(_key(s, row), s.g.shape, s.g.dtype)  # variance 0.01
+    draw = _each(s, row, lambda key: jax.random.normal(key, s.g.shape[-1:], s.g.dtype))
+    return 0.1 * draw  # variance 0.01
 
 
 def _weight(name: str, share: float) -> Symbol:
@@ -168,8 +175,9 @@ def rmsprop(s: Inputs) -> Array:
 
 
 def _epsilon(s: Inputs, row: Any) -> Array:
-    # One number a step and run, of variance 1 / (1 + t)^0.55.
-    return jax.random.normal(_key(s, row), (*s.g.shape[:-1], 1)) / jnp.sqrt((1 + s.t) ** 0.55)
+    # One number a step, of variance 1 / (1 + t)^0.55.
+    draw = _each(s, row, lambda key: jax.random.normal(key, (1,), s.g.dtype))
+    return draw / jnp.sqrt((1 + s.t) ** 0.55)
 
 
 _ADAM = "0.003 * adam1 / (1 - 0.9**t) / (jnp.sqrt(adam2 / (1 - 0.999**t)) + 1e-8)"

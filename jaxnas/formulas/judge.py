@@ -1,0 +1,108 @@
+"""Update rules as a `Problem`: tested, tried at every learning rate, then run for several seeds."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from jaxnas.core import Asked, Measured
+from jaxnas.formulas import grow
+from jaxnas.formulas.filters import Screened, screener
+from jaxnas.formulas.tape import END, Grammar
+from jaxnas.formulas.training import Task, Train, trainer
+
+FAILURES = ("", "failed a test", "no rate better than the bound", "no rule")
+
+
+class Told(NamedTuple):
+    """What is known of `N` measured rules beyond their fitness.
+
+    Attributes:
+      rate: `[N]` the learning rate chosen.
+      scores: `[N, seeds]` at that rate.
+      failure: `[N]` position in `FAILURES`.
+    """
+
+    rate: Float[Array, " N"]
+    scores: Float[Array, "N seeds"]
+    failure: Int[Array, " N"]
+
+
+class Judge:
+    """Rules of a grammar, judged by a task.
+
+    The rate is chosen by the score of one seed, the fitness is the mean over other seeds at that
+    rate. A rule that fails the tests, or that is at the bound at every rate, scores `-inf` at no
+    cost; all others cost 1.
+
+    Args:
+      task: what they are judged by.
+      grammar: what they are made of.
+      tested: whether rules must pass the tests of `filters`.
+      constrained: whether samples keep the grammar's rules about neighbours.
+      how: see `training.trainer`.
+
+    Raises:
+      ValueError: see `training.trainer`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        grammar: Grammar,
+        *,
+        tested: bool = True,
+        constrained: bool = True,
+        how: str = "auto",
+    ) -> None:
+        self.task, self.grammar, self.tested, self.constrained = task, grammar, tested, constrained
+        self.train: Train = trainer(task, grammar, how)
+        self.screen: Callable[[Any], Screened] = screener(grammar)
+
+    def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
+        """Draws rules that pass the tests, where they are tested."""
+        found: list[np.ndarray] = []
+        while len(found) < n:
+            key, key_draw = jax.random.split(key)
+            drawn = self._draw(key_draw, max(64, 4 * n))
+            good = np.asarray(self.screen(drawn).good) if self.tested else np.ones(len(drawn), bool)
+            found.extend(np.asarray(drawn)[good])
+        return jnp.asarray(np.stack(found[:n]))
+
+    def _draw(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
+        return grow.sample(key, self.grammar, n, constrained=self.constrained)
+
+    def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
+        """Trains what is worth it; `extra` is `Told`."""
+        tapes = np.asarray(asked.genotypes)
+        there = tapes[:, 0] != END
+        good = there & np.asarray(self.screen(asked.genotypes).good) if self.tested else there
+        key_rate, key_seeds = jax.random.split(key)
+        told = Told(
+            jnp.zeros(len(tapes), jnp.float32),
+            jnp.full((len(tapes), self.task.seeds), self.task.bound, jnp.float32),
+            jnp.where(jnp.asarray(there), 1, 3),
+        )
+        if good.any():
+            rate, scores = self._judged(key_rate, key_seeds, tapes[good])
+            told = Told(
+                told.rate.at[good].set(rate), told.scores.at[good].set(scores), told.failure
+            )
+            told = told._replace(failure=told.failure.at[good].set(jnp.where(rate > 0, 0, 2)))
+        fine = told.failure == 0
+        fitness = jnp.where(fine, told.scores.mean(1), -jnp.inf)
+        return Measured(fitness, fine.astype(jnp.float32), told)
+
+    def _judged(
+        self, key_rate: Key[Array, ""], key_seeds: Key[Array, ""], tapes: Int[np.ndarray, "M L"]
+    ) -> tuple[Array, Array]:
+        rates = jnp.asarray(self.task.rates, jnp.float32)
+        one_seed = jnp.broadcast_to(key_rate, rates.shape)
+        first = self.train(tapes, jnp.tile(rates, (len(tapes), 1)), one_seed).score
+        best, worth = rates[first.argmax(1)], first.max(1) > self.task.bound
+        keys = jax.random.split(key_seeds, self.task.seeds)
+        chosen = jnp.tile(best[:, None], (1, self.task.seeds))
+        return jnp.where(worth, best, 0.0), self.train(tapes, chosen, keys).score

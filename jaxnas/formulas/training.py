@@ -1,0 +1,220 @@
+"""Trains many update rules on one task: all rules, learning rates and seeds in one program.
+
+Three ways give the same numbers. `group` writes a few dozen rules out into one program: the fastest
+steps, for tens of milliseconds of compilation a rule. `map` reads rules from their tapes one after
+another, with a real branch for each symbol: one compilation for all rules there will ever be, for
+screening thousands. `select` reads them side by side, where each step computes every symbol and
+selects: the shape that fills an accelerator.
+
+A run depends on its rule, its learning rate and its key alone. It is frozen at its first loss that
+is not finite.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from jaxnas.core import compiled
+from jaxnas.formulas.rules import Rule, any_rule, many_rules
+from jaxnas.formulas.tape import Grammar
+
+GROUP = 32  # rules written out into one program
+ENOUGH = 150  # steps x runs from which on writing a rule out pays on a CPU
+
+
+class Task(NamedTuple):
+    """What rules are judged by.
+
+    Attributes:
+      name: of the task.
+      start: `(key) -> (params, memory)`; `memory` is whatever else changes while training.
+      feed: `(key) -> items`, leaves `[T, ...]`, one for each step.
+      loss: `(params, memory, item, key) -> (loss, memory)`.
+      score: `(losses [T], params, memory) -> score`, higher is better.
+      steps: `T`.
+      rates: learning rates to choose from.
+      seeds: runs at the chosen rate, whose mean is the fitness.
+      bound: score of a run that is worth nothing.
+      space: the grammar that the paper searches.
+      label: what the score is.
+      decay: weight decay, added to the gradient.
+      project: `(params, memory) -> params`, after each step.
+    """
+
+    name: str
+    start: Callable[[Key[Array, ""]], tuple[PyTree, PyTree]]
+    feed: Callable[[Key[Array, ""]], PyTree]
+    loss: Callable[..., tuple[Float[Array, ""], PyTree]]
+    score: Callable[..., Float[Array, ""]]
+    steps: int
+    rates: tuple[float, ...]
+    seeds: int
+    bound: float
+    space: str
+    label: str
+    decay: float = 0.0
+    project: Callable[[PyTree, PyTree], PyTree] | None = None
+
+
+class Trained(NamedTuple):
+    """How runs went; `R` runs of each of `N` rules.
+
+    Attributes:
+      score: `[N, R]` by the task; its bound for a run that was frozen.
+      losses: `[N, R, T]`, the last finite one from where a run was frozen.
+      frozen: `[N, R]` the step, from 1, whose loss was not finite; 0 for none.
+    """
+
+    score: Float[Array, "*N R"]
+    losses: Float[Array, "*N R T"]
+    frozen: Int[Array, "*N R"]
+
+
+Train = Callable[[Int[np.ndarray, "N L"], Float[Array, "N R"], Key[Array, " R"]], Trained]
+
+
+def trainer(task: Task, grammar: Grammar, how: str = "auto") -> Train:
+    """A function that trains rules on a task.
+
+    Args:
+      task: what they are judged by.
+      grammar: what they are made of.
+      how: `group`, `map`, `select` (see above), or `auto`, which chooses by device and size.
+
+    Returns:
+      `(tapes [N, L], rates [N, R], keys [R]) -> Trained`.
+
+    Raises:
+      ValueError: for an unknown `how`, or a task whose first loss or gradient is not finite.
+    """
+    if how not in ("auto", "group", "map", "select"):
+        raise ValueError(f"`how` must be auto, group, map or select, but got {how!r}.")
+    check(task)
+    ways = {"group": _grouped(task, grammar), **_general(task, grammar)}
+
+    def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
+        way = choose(task.steps * len(keys), jax.default_backend()) if how == "auto" else how
+        return ways[way](tapes, jnp.asarray(rates, jnp.float32), keys)
+
+    return run
+
+
+def _general(task: Task, grammar: Grammar) -> dict[str, Train]:
+    """One program each for whatever rules come."""
+
+    def one(tape: Array, rates: Array, keys: Key[Array, " R"]) -> Trained:
+        return train(task, any_rule(grammar, tape), rates, keys)
+
+    def mapped(tapes: Array, rates: Array, keys: Key[Array, " R"]) -> Trained:
+        return jax.lax.map(lambda each: one(*each, keys), (tapes, rates))
+
+    return {"map": compiled(mapped), "select": compiled(jax.vmap(one, in_axes=(0, 0, None)))}
+
+
+def _grouped(task: Task, grammar: Grammar) -> Train:
+    """A program for every few dozen rules; the last ones are kept, for other rates and keys."""
+
+    @lru_cache(8)
+    def program(tapes: bytes) -> Callable[..., Trained]:
+        rule = many_rules(grammar, np.frombuffer(tapes, np.int32).reshape(-1, grammar.nodes))
+        return compiled(lambda rates, keys: train(task, rule, rates, keys))
+
+    def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
+        tapes = np.asarray(tapes, np.int32)
+        parts = [
+            program(tapes[n : n + GROUP].tobytes())(rates[n : n + GROUP], keys)
+            for n in range(0, len(tapes), GROUP)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    return run
+
+
+def choose(work: int, backend: str) -> str:
+    """How rules are trained best: measured break-evens of compilation against faster steps."""
+    if backend != "cpu":
+        return "select"
+    return "group" if work > ENOUGH else "map"
+
+
+def check(task: Task) -> None:
+    """Refuses a task that no rule could work on.
+
+    Raises:
+      ValueError: if the first loss or gradient is not finite.
+    """
+
+    def first(key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        params, memory = task.start(key)
+        item = jax.tree.map(lambda x: x[0], task.feed(key))
+        return jax.value_and_grad(lambda p: task.loss(p, memory, item, key)[0])(params)
+
+    loss, gradient = compiled(first)(jax.random.key(0))
+    finite = jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), (loss, gradient))
+    if not all(jax.tree.leaves(finite)):
+        raise ValueError(
+            f"`task` {task.name!r} starts with a loss of {loss} and gradients of which some are not "
+            f"finite; no rule could be judged by it."
+        )
+
+
+def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], keys: Key[Array, " R"]) -> Trained:
+    """Trains rules whose weights are `[*N, R, D]`; see the module for what a run depends on."""
+    starts, shapes = jax.vmap(task.start)(keys), jax.eval_shape(task.start, keys[0])
+    _, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0]))
+    w = jax.vmap(lambda params: ravel_pytree(params)[0])(starts[0])
+    lead = rates.shape[:-1]
+    w, memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, *x.shape)), (w, starts[1]))
+    items = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.vmap(task.feed)(keys))
+
+    def loss(w: Array, memory: PyTree, item: PyTree, key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        return task.loss(unravel(w), memory, item, key)
+
+    def project(w: Array, memory: PyTree) -> Array:
+        if task.project is None:
+            return w
+        return ravel_pytree(task.project(unravel(w), memory))[0]
+
+    gradient, moved = jax.vmap(jax.value_and_grad(loss, has_aux=True)), jax.vmap(project)
+    for _ in lead:
+        gradient = jax.vmap(gradient, in_axes=(0, 0, None, None))  # rules share their batches
+        moved = jax.vmap(moved)
+
+    def step(carry: Any, at: Any) -> tuple[Any, Any]:
+        w, memory, kept, before, frozen = carry
+        t, item = at
+        now = jax.vmap(jax.random.fold_in, (0, None))(keys, t.astype(jnp.int32))
+        (value, after), raw = gradient(w, memory, item, now)
+        fine = jnp.isfinite(value) & (frozen == 0)
+        frozen = jnp.where(fine | (frozen > 0), frozen, t.astype(jnp.int32))
+        direction, kept = rule.step(kept, w, raw, raw + task.decay * w, t, float(task.steps), now)
+        lower = moved(w - rates[..., None] * direction, after)
+        carry = (
+            jnp.where(fine[..., None], lower, w),
+            jax.tree.map(lambda new, old: _where(fine, new, old), after, memory),
+            kept,
+            jnp.where(fine, value, before),
+            frozen,
+        )
+        return carry, carry[3]
+
+    steps = jnp.arange(1, task.steps + 1, dtype=jnp.float32)
+    start = (w, memory, rule.start(w), jnp.zeros(rates.shape), jnp.zeros(rates.shape, jnp.int32))
+    (w, memory, _, _, frozen), losses = jax.lax.scan(step, start, (steps, items))
+    losses = jnp.moveaxis(losses, 0, -1)
+    judge = jax.vmap(lambda losses, w, memory: task.score(losses, unravel(w), memory))
+    for _ in lead:
+        judge = jax.vmap(judge)
+    score = judge(losses, w, memory)
+    good = (frozen == 0) & jnp.isfinite(score)
+    return Trained(jnp.where(good, score, task.bound), losses, frozen)
+
+
+def _where(mask: Bool[Array, "*N R"], new: Array, old: Array) -> Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
