@@ -237,12 +237,13 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     if as_json:
         print(to_json(facts))
         return
+    others = [r for r in outcome.run.results() if r.kind not in ("found", "random")]
     names = list(best.metrics)[:2]  # the fitness, and what is reported of the cell
     rows = [
         (str(r.kind), str(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
-        for r in [*outcome.found, *outcome.random]
+        for r in [*outcome.found, *outcome.random, *others]
     ]
-    _table(("", "cell", *names), rows)
+    _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
     print(f"fitness: {facts['fitness_label']}")
     print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
 

@@ -31,11 +31,14 @@ class Measured(NamedTuple):
       fitness: `[N]` higher is better; `-inf` for a candidate that could not be built or diverged.
       cost: `[N]` units the problem charges for the measurement (queries, epochs, tokens).
       extra: problem-specific arrays, e.g. descriptors, test accuracy or trained weights.
+      failure: `[N]` why there is no fitness, as a position in the problem's list of reasons; 0 for
+        none. `None` where the only reason is a number that is not finite.
     """
 
     fitness: Float[Array, " N"]
     cost: Float[Array, " N"]
     extra: PyTree = None
+    failure: Int[Array, " N"] | None = None
 
 
 @runtime_checkable

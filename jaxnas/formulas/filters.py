@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxnas.core import compiled
 from jaxnas.formulas.evaluate import interpreted
+from jaxnas.formulas.grow import mutate
 from jaxnas.formulas.tape import Grammar
 from jaxnas.formulas.update_rules import BUFFERS, DECAY, DECAY2, EPSILON, Inputs
 
@@ -46,6 +47,12 @@ class Screened(NamedTuple):
 
 def screener(grammar: Grammar) -> Callable[[Int[Array, "N L"]], Screened]:
     """A function that tests tapes of a grammar of update rules, compiled once for each `N`."""
+    screen = one_screener(grammar)
+    return compiled(lambda tapes: jax.lax.map(screen, tapes))
+
+
+def one_screener(grammar: Grammar) -> Callable[[Int[Array, " L"]], Screened]:
+    """The tests of one tape, to be traced."""
     inputs = _inputs()
 
     def screen(tape: Int[Array, " L"]) -> Screened:
@@ -56,7 +63,25 @@ def screener(grammar: Grammar) -> Callable[[Int[Array, "N L"]], Screened]:
         norms = jnp.linalg.norm(down, axis=1) * jnp.linalg.norm(g, axis=1)
         return Screened(signs & moved, ((down * g).sum(1) / norms).mean(), out[0])
 
-    return compiled(lambda tapes: jax.lax.map(screen, tapes))
+    return screen
+
+
+def tried_mutation(
+    grammar: Grammar, *, constrained: bool = True, tries: int = 8
+) -> Callable[[Key[Array, ""], Int[Array, " L"]], Int[Array, " L"]]:
+    """Mutation that takes the first of several mutants which passes the tests and is another rule.
+
+    Where none does, the first mutant is taken as it is.
+    """
+    screen = one_screener(grammar)
+
+    def mutated(key: Key[Array, ""], tape: Int[Array, " L"]) -> Int[Array, " L"]:
+        keys = jax.random.split(key, tries)
+        mutants = jax.vmap(lambda key: mutate(key, grammar, tape, constrained=constrained))(keys)
+        tested = jax.lax.map(screen, mutants)
+        return mutants[jnp.argmax(tested.good & (mutants != tape).any(1))]
+
+    return mutated
 
 
 def _inputs() -> Inputs:

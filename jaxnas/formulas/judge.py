@@ -23,12 +23,10 @@ class Told(NamedTuple):
     Attributes:
       rate: `[N]` the learning rate chosen.
       scores: `[N, seeds]` at that rate.
-      failure: `[N]` position in `FAILURES`.
     """
 
     rate: Float[Array, " N"]
     scores: Float[Array, "N seeds"]
-    failure: Int[Array, " N"]
 
 
 class Judge:
@@ -84,17 +82,15 @@ class Judge:
         told = Told(
             jnp.zeros(len(tapes), jnp.float32),
             jnp.full((len(tapes), self.task.seeds), self.task.bound, jnp.float32),
-            jnp.where(jnp.asarray(there), 1, 3),
         )
+        failure = jnp.where(jnp.asarray(there), 1, 3)
         if good.any():
             rate, scores = self._judged(key_rate, key_seeds, tapes[good])
-            told = Told(
-                told.rate.at[good].set(rate), told.scores.at[good].set(scores), told.failure
-            )
-            told = told._replace(failure=told.failure.at[good].set(jnp.where(rate > 0, 0, 2)))
-        fine = told.failure == 0
+            told = Told(told.rate.at[good].set(rate), told.scores.at[good].set(scores))
+            failure = failure.at[good].set(jnp.where(rate > 0, 0, 2))
+        fine = failure == 0
         fitness = jnp.where(fine, told.scores.mean(1), -jnp.inf)
-        return Measured(fitness, fine.astype(jnp.float32), told)
+        return Measured(fitness, fine.astype(jnp.float32), told, failure)
 
     def _judged(
         self, key_rate: Key[Array, ""], key_seeds: Key[Array, ""], tapes: Int[np.ndarray, "M L"]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from jaxnas.core.keys import unrolled
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset
 from jaxnas.formulas.training import Task
@@ -48,7 +49,7 @@ def mnistnet(
     act = jax.nn.relu if relu else jax.nn.sigmoid
 
     def start(key: Key[Array, ""]) -> tuple[Any, Any]:
-        keys = jax.random.split(key, len(sizes))
+        keys = jax.random.split(unrolled(key), len(sizes))
         return [_dense(k, a, b) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=False)], ()
 
     def loss(params: Any, memory: Any, item: Array, key: Key[Array, ""]) -> tuple[Array, Any]:

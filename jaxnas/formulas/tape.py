@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -111,12 +112,14 @@ def size(tape: Tape) -> int:
 
 
 def nested(grammar: Grammar, tape: Tape) -> Tree:
-    """An expression as `(name, operand, ...)`; a hole is called `_`.
+    """An expression as `(name, operand, ...)`; a hole is called `_`, an empty tape nothing.
 
     Raises:
       ValueError: if the tape is not one whole expression.
     """
     symbols = list(map(int, np.asarray(tape)[: size(tape)]))
+    if not symbols:
+        return ("",)
     stack: list[Tree] = []
     for token in reversed(symbols):
         if token == HOLE:
@@ -151,6 +154,15 @@ def _names(tree: Tree) -> Iterable[str]:
     yield tree[0]
     for operand in tree[1:]:
         yield from _names(operand)
+
+
+def translated(grammar: Grammar, other: Grammar, tapes: Any) -> Any:
+    """Tapes of one grammar as tapes of another that has the same symbols and no shorter tapes."""
+    tokens = np.array([other.token(symbol.name) for symbol in grammar.symbols], np.int32)
+    tapes = jnp.asarray(tapes)
+    moved = jnp.where(tapes < 0, tapes, jnp.asarray(tokens)[jnp.maximum(tapes, 0)])
+    room = [(0, 0)] * (tapes.ndim - 1) + [(0, other.nodes - grammar.nodes)]
+    return jnp.pad(moved, room, constant_values=END)
 
 
 def depth(tree: Tree) -> int:

@@ -95,40 +95,41 @@ def trainer(task: Task, grammar: Grammar, how: str = "auto") -> Train:
     """
     if how not in ("auto", "group", "map", "select"):
         raise ValueError(f"`how` must be auto, group, map or select, but got {how!r}.")
-    check(task)
+    prepared = compiled(jax.vmap(lambda key: prepare(task, key)))
+    check(task, prepared(jax.random.key(0)[None]))
     ways = {"group": _grouped(task, grammar), **_general(task, grammar)}
 
     def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
         way = choose(task.steps * len(keys), jax.default_backend()) if how == "auto" else how
-        return ways[way](tapes, jnp.asarray(rates, jnp.float32), keys)
+        return ways[way](tapes, jnp.asarray(rates, jnp.float32), prepared(keys))
 
     return run
 
 
-def _general(task: Task, grammar: Grammar) -> dict[str, Train]:
+def _general(task: Task, grammar: Grammar) -> dict[str, Callable[..., Trained]]:
     """One program each for whatever rules come."""
 
-    def one(tape: Array, rates: Array, keys: Key[Array, " R"]) -> Trained:
-        return train(task, any_rule(grammar, tape), rates, keys)
+    def one(tape: Array, rates: Array, runs: Runs) -> Trained:
+        return train(task, any_rule(grammar, tape), rates, runs)
 
-    def mapped(tapes: Array, rates: Array, keys: Key[Array, " R"]) -> Trained:
-        return jax.lax.map(lambda each: one(*each, keys), (tapes, rates))
+    def mapped(tapes: Array, rates: Array, runs: Runs) -> Trained:
+        return jax.lax.map(lambda each: one(*each, runs), (tapes, rates))
 
     return {"map": compiled(mapped), "select": compiled(jax.vmap(one, in_axes=(0, 0, None)))}
 
 
-def _grouped(task: Task, grammar: Grammar) -> Train:
+def _grouped(task: Task, grammar: Grammar) -> Callable[..., Trained]:
     """A program for every few dozen rules; the last ones are kept, for other rates and keys."""
 
     @lru_cache(8)
     def program(tapes: bytes) -> Callable[..., Trained]:
         rule = many_rules(grammar, np.frombuffer(tapes, np.int32).reshape(-1, grammar.nodes))
-        return compiled(lambda rates, keys: train(task, rule, rates, keys))
+        return compiled(lambda rates, runs: train(task, rule, rates, runs))
 
-    def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
+    def run(tapes: np.ndarray, rates: Array, runs: Runs) -> Trained:
         tapes = np.asarray(tapes, np.int32)
         parts = [
-            program(tapes[n : n + GROUP].tobytes())(rates[n : n + GROUP], keys)
+            program(tapes[n : n + GROUP].tobytes())(rates[n : n + GROUP], runs)
             for n in range(0, len(tapes), GROUP)
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
@@ -143,35 +144,61 @@ def choose(work: int, backend: str) -> str:
     return "group" if work > ENOUGH else "map"
 
 
-def check(task: Task) -> None:
+class Runs(NamedTuple):
+    """What `R` runs start from, whatever rule they follow.
+
+    Attributes:
+      w: `[R, D]` weights.
+      memory: leaves `[R, ...]`.
+      items: leaves `[R, T, ...]`, what each step is fed.
+      keys: `[R]`.
+    """
+
+    w: Float[Array, "*R D"]
+    memory: PyTree
+    items: PyTree
+    keys: Key[Array, "*R"]
+
+
+def prepare(task: Task, key: Key[Array, ""]) -> Runs:
+    """One run's start."""
+    params, memory = task.start(key)
+    return Runs(ravel_pytree(params)[0], memory, task.feed(key), key)
+
+
+def _unravel(task: Task) -> Callable[[Array], PyTree]:
+    shapes, _ = jax.eval_shape(task.start, jax.random.key(0))
+    return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))[1]
+
+
+def check(task: Task, runs: Runs) -> None:
     """Refuses a task that no rule could work on.
 
     Raises:
       ValueError: if the first loss or gradient is not finite.
     """
+    unravel = _unravel(task)
+    w, memory, items, key = jax.tree.map(lambda x: x[0], runs)
+    item = jax.tree.map(lambda x: x[0], items)
 
-    def first(key: Key[Array, ""]) -> tuple[Array, PyTree]:
-        params, memory = task.start(key)
-        item = jax.tree.map(lambda x: x[0], task.feed(key))
-        return jax.value_and_grad(lambda p: task.loss(p, memory, item, key)[0])(params)
+    def first(w: Array) -> Array:
+        return task.loss(unravel(w), memory, item, key)[0]
 
-    loss, gradient = compiled(first)(jax.random.key(0))
-    finite = jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), (loss, gradient))
-    if not all(jax.tree.leaves(finite)):
+    loss, gradient = compiled(jax.value_and_grad(first))(w)
+    if not (jnp.isfinite(loss) and jnp.isfinite(gradient).all()):
         raise ValueError(
             f"`task` {task.name!r} starts with a loss of {loss} and gradients of which some are not "
             f"finite; no rule could be judged by it."
         )
 
 
-def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], keys: Key[Array, " R"]) -> Trained:
+def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Trained:
     """Trains rules whose weights are `[*N, R, D]`; see the module for what a run depends on."""
-    starts, shapes = jax.vmap(task.start)(keys), jax.eval_shape(task.start, keys[0])
-    _, unravel = ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0]))
-    w = jax.vmap(lambda params: ravel_pytree(params)[0])(starts[0])
+    unravel, keys = _unravel(task), runs.keys
     lead = rates.shape[:-1]
-    w, memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, *x.shape)), (w, starts[1]))
-    items = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.vmap(task.feed)(keys))
+    start = (runs.w, runs.memory)
+    w, memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, *x.shape)), start)
+    items = jax.tree.map(lambda x: x.swapaxes(0, 1), runs.items)
 
     def loss(w: Array, memory: PyTree, item: PyTree, key: Key[Array, ""]) -> tuple[Array, PyTree]:
         return task.loss(unravel(w), memory, item, key)
@@ -205,8 +232,9 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], keys: Key[Array, 
         return carry, carry[3]
 
     steps = jnp.arange(1, task.steps + 1, dtype=jnp.float32)
-    start = (w, memory, rule.start(w), jnp.zeros(rates.shape), jnp.zeros(rates.shape, jnp.int32))
-    (w, memory, _, _, frozen), losses = jax.lax.scan(step, start, (steps, items))
+    none = (jnp.zeros(rates.shape), jnp.zeros(rates.shape, jnp.int32))
+    carry = (w, memory, rule.start(w), *none)
+    (w, memory, _, _, frozen), losses = jax.lax.scan(step, carry, (steps, items))
     losses = jnp.moveaxis(losses, 0, -1)
     judge = jax.vmap(lambda losses, w, memory: task.score(losses, unravel(w), memory))
     for _ in lead:

@@ -122,6 +122,15 @@ RECIPES: dict[str, Entry] = {
         "Tang, Xiaocheng and Hsieh, Cho-Jui}, booktitle={ICLR}, year={2021}}",
         "notebooks/01_one_shot.ipynb",
     ),
+    "optimizer_search": Entry(
+        "jaxnas.recipes.optimizer_search",
+        "jaxnas/formulas/optimizer_search.py",
+        "Efficient non-parametric optimizer search",
+        "Wang et al., NeurIPS 2022, arXiv:2209.13575",
+        "@inproceedings{wang2022efficient, title={Efficient Non-Parametric Optimizer Search for "
+        "Diverse Tasks}, author={Wang, Ruochen and Xiong, Yuanhao and Cheng, Minhao and Hsieh, "
+        "Cho-Jui}, booktitle={NeurIPS}, year={2022}}",
+    ),
 }
 
 

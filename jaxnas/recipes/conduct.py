@@ -128,18 +128,26 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
             every=system.every,
             mode=system.mode,
             to_text=system.space.to_text,
+            failures=system.failures,
             progress=shown,
         )
-        found = judged(system, key_judge, "found", legs[-1].search.best(driven.state))
-        random: list[Result] = []
-        if system.baseline:
-            random = judged(system, key_judge, "random", system.baseline(key_random, seeds))
-        run.put_results([*found, *random])
-        if system.curve:
-            run.put_curve(system.curve(random))
+        told = {"found": judged(system, key_judge, "found", legs[-1].search.best(driven.state))}
+        for kind, genotypes in (system.baseline or _nothing)(key_random, seeds).items():
+            told[kind] = judged(system, key_judge, kind, genotypes)
+        run.put_results([row for one in told.values() for row in one.rows])
+        found, random = told["found"].rows, told["random"].rows if "random" in told else []
+        curves = [curve for one in told.values() for curve in one.curves]
+        for curve in [*curves, *([system.curve(random)] if system.curve else [])]:
+            run.put_curve(curve)
+        run.put_meta(**(system.notes(driven.state) if system.notes else {}))
     # What a searcher asked for is in the ledger; a gradient search measures only its answers.
     evaluations = run.totals()[0] or len(found) + len(random)
     return Outcome(run, found, random, driven.state, evaluations, driven.seconds)
+
+
+def _nothing(key: Key[Array, ""], seeds: int) -> dict[str, PyTree]:
+    del key, seeds
+    return {}
 
 
 def spread(keys: Key[Array, " S"]) -> Key[Array, " S"]:

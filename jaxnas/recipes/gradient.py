@@ -376,7 +376,7 @@ def _reported(extra: Array) -> dict[str, float]:
 
 def _baseline(
     config: GradientConfig, space: SearchSpace
-) -> Callable[[Key[Array, ""], int], PyTree] | None:
+) -> Callable[[Key[Array, ""], int], dict[str, PyTree]] | None:
     if not config.random_cells:
         return None
-    return lambda key, seeds: space.random(key, config.random_cells)
+    return lambda key, seeds: {"random": space.random(key, config.random_cells)}

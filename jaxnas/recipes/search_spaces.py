@@ -11,6 +11,18 @@ from jaxnas.cells import cell_text, darts_space, nas_bench_201
 from jaxnas.cells.trained import Trained, random_cells, trained, trained_pairs
 
 
+class Notation(NamedTuple):
+    """How genotypes that are no cells are written down.
+
+    Attributes:
+      to_text: genotype to text.
+      graph: genotype to a picture's data: nodes and labelled edges, or `{"tree": [name, ...]}`.
+    """
+
+    to_text: Callable[[Any], str]
+    graph: Callable[[Any], dict[str, Any]]
+
+
 class SearchSpace(NamedTuple):
     """What recipes need to know of a space.
 

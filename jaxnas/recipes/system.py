@@ -10,7 +10,7 @@ from jaxtyping import Array, Key, PyTree
 from jaxnas.cells.tabular import Tabular
 from jaxnas.cells.trained import Trained
 from jaxnas.core import Asked, Leg, Problem
-from jaxnas.recipes.search_spaces import SearchSpace
+from jaxnas.recipes.search_spaces import Notation, SearchSpace
 from jaxnas.runs.rows import Curve, Result
 
 
@@ -24,10 +24,14 @@ class System(NamedTuple):
       seeds: how seeds are carried, see `core.over_seeds`.
       judge: the problem that every answer is measured by, at full budget.
       describe: `(extra of one measured cell) -> metrics` beyond its fitness.
-      baseline: `(key, seeds) -> genotypes [M, ...]` measured beside the answers.
+      baseline: `(key, seeds) -> {kind: genotypes [M, ...]}` judged beside the answers; the kind
+        `random` is what a search must beat.
       curve: `(random results) -> Curve`, random search at an equal budget, or `None`.
-      space: how cells are written down.
+      space: how genotypes are written down.
       labels: facts for the run's ledger: what fitness and cost are, names of operations, edges.
+      failures: reasons that the searched problem counts, see `Measured.failure`.
+      trace: `(extra of one judged genotype) -> points` of the curve of its training, or `None`.
+      notes: `(state, leaves [S, ...]) -> ` facts for the ledger that are known in the end.
     """
 
     legs: Sequence[Leg]
@@ -36,23 +40,39 @@ class System(NamedTuple):
     seeds: str
     judge: Problem
     describe: Callable[[Any], dict[str, float]]
-    baseline: Callable[[Key[Array, ""], int], PyTree] | None
+    baseline: Callable[[Key[Array, ""], int], dict[str, PyTree]] | None
     curve: Callable[[list[Result]], Curve] | None
-    space: SearchSpace
+    space: SearchSpace | Notation
     labels: dict[str, Any]
+    failures: tuple[str, ...] = ()
+    trace: Callable[[Any], dict[str, list[float]]] | None = None
+    notes: Callable[[PyTree], dict[str, Any]] | None = None
 
 
-def judged(system: System, key: Key[Array, ""], kind: str, genotypes: PyTree) -> list[Result]:
-    """Measures cells by the system's judge, as rows of the ledger."""
+class Judged(NamedTuple):
+    """What a judge said of genotypes of one kind.
+
+    Attributes:
+      rows: one for each.
+      curves: of their training, named `training/KIND/SEED`, where the system traces it.
+    """
+
+    rows: list[Result]
+    curves: list[Curve]
+
+
+def judged(system: System, key: Key[Array, ""], kind: str, genotypes: PyTree) -> Judged:
+    """Measures genotypes by the system's judge, as rows of the ledger."""
     asked = Asked(genotypes, jax.numpy.full(len(genotypes), -1))
     measured = jax.device_get(system.judge.evaluate(key, asked))
-    rows = []
+    rows, curves, space = [], [], system.space
     for n, genotype in enumerate(np.asarray(genotypes)):
         extra = jax.tree.map(lambda leaf, n=n: leaf[n], measured.extra)
         metrics = {"fitness": float(measured.fitness[n]), **system.describe(extra)}
-        space = system.space
         rows.append(Result(kind, n, space.to_text(genotype), metrics, space.graph(genotype)))
-    return rows
+        if system.trace:
+            curves.append(Curve(f"training/{kind}/{n}", system.trace(extra), rows[-1].genotype))
+    return Judged(rows, curves)
 
 
 def cell_labels(space: SearchSpace, judge: Tabular | Trained, cost: str) -> dict[str, Any]:

@@ -92,6 +92,24 @@ def search(lines: Sequence[Line], references: Sequence[Line], *, x: str, y: str)
 
 
 @mpl.rc_context(_STYLE)
+def training(lines: Sequence[Line], references: Sequence[Line], *, x: str, y: str) -> str:
+    """Curves of training, those of references thin; the vertical axis is a logarithm where it can be."""
+    figure, (axes,) = _panels(1, width=_WIDTH, height=4.6, columns=1)
+    for i, line in enumerate(references):
+        axes.plot(line.x, line.mid, lw=1.0, color=FAINT if i >= 8 else COLOURS[-1 - i], ls="--")
+        axes.lines[-1].set_label(line.label)
+    for i, line in enumerate(lines):
+        _draw(axes, line, COLOURS[i % len(COLOURS)])
+    axes.set(xlabel=x, ylabel=y)
+    if all((line.mid > 0).all() for line in [*lines, *references]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
+    return _svg(figure)
+
+
+@mpl.rc_context(_STYLE)
 def metrics(series: dict[str, Series]) -> str:
     """One small panel for each kind of metric: median and quartiles over seeds."""
     kinds: dict[str, list[str]] = {}

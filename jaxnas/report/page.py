@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnas.report import figures
+from jaxnas.report import figures, tree
 from jaxnas.report.cell import draw, legend
 from jaxnas.report.figures import Line, plain
-from jaxnas.report.html import CSS, Markup, duration, facts, figure, join, number, tag
+from jaxnas.report.html import CSS, Markup, duration, facts, figure, join, number, table, tag
 from jaxnas.report.tables import candidates, compared, results, values
 from jaxnas.report.view import View, graphs, view
-from jaxnas.runs.rows import Result
+from jaxnas.runs.rows import Curve, Result
 
+_TRAINING = "training/"
 _SPREAD = "Median over seeds; the band holds the middle half of them."
 
 
@@ -71,8 +72,10 @@ def _run(one: View, *, several: bool) -> Markup:
     parts = [tag("h1", title), tag("p", f"fitness is {_fitness(one)}", class_="soft")]
     parts += [_facts(one), *_banners(one)]
     sections = (
-        ("Found cells", _results(one)),
+        (f"Found {_noun(one)}s", _results(one)),
         ("Search", _search([one])),
+        (f"Training of {_noun(one)}s", _trained(one)),
+        ("Traversal", _traversal(one)),
         ("Training", _metrics(one)),
         ("Mixing weights", _weights(one)),
         ("Strength of operations", _strengths(one)),
@@ -110,6 +113,10 @@ def _versions(config: dict[str, object]) -> str:
     return " · ".join(f"{name} {config[name]}" for name in named if name in config)
 
 
+def _noun(one: View) -> str:
+    return str(one.meta.get("noun", "cell"))
+
+
 def _fitness(one: View) -> str:
     return str(one.meta.get("fitness_label", "not described in this run"))
 
@@ -141,10 +148,14 @@ def _results(one: View) -> Markup | str:
     if found:
         best = max(found, key=_rank)
         for name, graph in graphs(best.graph).items():
-            what = f"{name} cell" if name else "cell"
-            caption = f"The best {what} found (seed {best.seed}); grey carries no operation."
-            drawn.append(figure(draw(graph, one.colours), caption, legend(one.colours, graph)))
-    return join([results(one), *drawn])
+            what = f"{name} {_noun(one)}".strip()
+            caption = f"The best {what} found (seed {best.seed})"
+            if "tree" in graph:
+                drawn.append(figure(tree.draw(graph["tree"]), f"{caption}, in its shortest form."))
+            else:
+                caption += "; grey carries no operation."
+                drawn.append(figure(draw(graph, one.colours), caption, legend(one.colours, graph)))
+    return join([results(one, _noun(one)), *drawn])
 
 
 def _rank(result: Result) -> float:
@@ -153,11 +164,11 @@ def _rank(result: Result) -> float:
 
 
 def _search(views: Sequence[View]) -> Markup | str:
-    shown = [one for one in views if _some(one) or (one.run.curves() and _found(one).size)]
+    shown = [one for one in views if _some(one) or (_references(one) and _found(one).size)]
     if not shown:
         return ""
     lines = [_line(one, one.name if len(views) > 1 else _title(one)) for one in shown]
-    every = [curve for one in shown for curve in one.run.curves()]
+    every = [curve for one in shown for curve in _references(one)]
     curves = {c.name: c for c in sorted(every, key=lambda c: c.points["x"][-1])}  # the longest
     references = [
         Line(c.name, *(np.array(c.points[k], float) for k in ("x", "mean", "low", "high")))
@@ -167,18 +178,63 @@ def _search(views: Sequence[View]) -> Markup | str:
         lines,
         references,
         x=str(shown[0].meta.get("cost_label", "cost")),
-        y=f"best so far: {shown[0].meta.get('fitness_label', 'fitness')}",
+        y=f"best so far: {_searched(shown[0])}",
     )
     notes = " ".join(f"{c.name}: {c.note}." for c in curves.values() if c.note)
     spread = _SPREAD if all(map(_some, shown)) else "What a search found is level over all costs."
     return figure(svg, f"{spread} {notes}")
 
 
+def _searched(one: View) -> str:
+    """What the search saw, where that is not what its answers are judged by."""
+    return str(one.meta.get("search_label", one.meta.get("fitness_label", "fitness")))
+
+
+def _references(one: View) -> list[Curve]:
+    return [curve for curve in one.run.curves() if not curve.name.startswith(_TRAINING)]
+
+
+def _trained(one: View) -> Markup | str:
+    """How what was found trains, beside what people made."""
+    found, others = list[Line](), list[Line]()
+    for curve in one.run.curves():
+        if curve.name.startswith(_TRAINING):
+            kind = curve.name.split("/")[1]
+            values = (np.array(curve.points[name], float) for name in ("x", "mean", "low", "high"))
+            label = curve.note if len(curve.note) <= 44 else curve.note[:43] + "…"
+            (found if kind == "found" else others).append(Line(label, *values))
+    if not found:
+        return ""
+    svg = figures.training(found[:8], others, x="step", y="training loss")
+    said = "Mean over seeds; the band reaches from the least to the greatest. Dashed: hand-made."
+    return figure(svg, said)
+
+
+def _traversal(one: View) -> Markup | str:
+    """The way through the super-tree that each seed took."""
+    ways = one.meta.get("traversal", [])
+    parts = []
+    for seed, way in enumerate(ways[:4]):
+        rows = [
+            [
+                str(level),
+                here["node"],
+                str(here["scores"]),
+                "   ".join(f"{text} {mean:.4g} ({n})" for text, mean, n in here["children"][:4]),
+            ]
+            for level, here in enumerate(way)
+        ]
+        heads = ["level", "node", "scores", "best children: mean score (how many)"]
+        caption = f"Seed {seed}. A hole is written _."
+        parts.append(table(heads, rows, caption=caption, code=["node", heads[-1]]))
+    return join(parts)
+
+
 def _line(one: View, label: str) -> Line:
     """The best so far; for searches that measure only their answers, the level of those."""
     if _some(one):
         return figures.best_so_far(label, one.metrics["fitness"], one.metrics.get("cost"))
-    x = np.array(one.run.curves()[0].points["x"], float)
+    x = np.array(_references(one)[0].points["x"], float)
     return Line(f"{label}: found", x, *np.outer(np.quantile(_found(one), [0.5, 0.25, 0.75]), x**0))
 
 

@@ -31,8 +31,8 @@ def spread(found: np.ndarray) -> str:
     return f"{mean} ± {std:.2f}" if abs(np.mean(found)) >= 1 else f"{mean} ± {number(std)}"
 
 
-def results(one: View) -> Markup:
-    """The cell each seed found, their mean, and the mean and the best of the random cells."""
+def results(one: View, noun: str = "cell") -> Markup:
+    """What each seed found, the mean, the mean and the best of the random ones, and the hand-made."""
     columns, rows, sums = names(one), list[list[str]](), list[int]()
     found = [r for r in one.results if r.kind == "found"]
     rows += [
@@ -50,10 +50,15 @@ def results(one: View) -> Markup:
         best = max(random, key=lambda r: r.metrics["fitness"])
         row = (number(best.metrics.get(c)) for c in columns)
         rows.append(["random, best by fitness", *row, best.genotype])
+    made = [r for r in one.results if r.kind not in ("found", "random")]
+    made.sort(key=lambda r: -(r.metrics.get("fitness") or -np.inf))
+    rows += [
+        [r.kind, *(number(r.metrics.get(c)) for c in columns), r.genotype] for r in made[:_SHOWN]
+    ]
     more = f" The first {_SHOWN} of {len(found)} seeds are listed." if len(found) > _SHOWN else ""
-    caption = "± is the sample standard deviation. All cells were judged alike." + more
-    heads = ["cell", *map(plain, columns), "genotype"]
-    return table(heads, rows, caption=caption, code=["genotype"], text=["cell"], sums=sums)
+    caption = f"± is the sample standard deviation. All {noun}s were judged alike." + more
+    heads = [noun, *map(plain, columns), "genotype"]
+    return table(heads, rows, caption=caption, code=["genotype"], text=[noun], sums=sums)
 
 
 def candidates(one: View) -> Markup:

@@ -72,7 +72,7 @@ def graphs(graph: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """The graphs of a result by name, `""` where there is only one."""
     if not graph:
         return {}
-    return {"": graph} if "edges" in graph else graph
+    return {"": graph} if "edges" in graph or "tree" in graph else graph
 
 
 def palette(operations: list[str]) -> dict[str, str]:
@@ -88,7 +88,8 @@ def is_none(operation: str) -> bool:
 
 
 def _labels(graph: dict[str, Any] | None) -> set[str]:
-    return {str(label) for g in graphs(graph).values() for *_, label in g["edges"] if label}
+    edges = [edge for g in graphs(graph).values() for edge in g.get("edges", ())]
+    return {str(label) for *_, label in edges if label}
 
 
 def _metrics(rows: list[Step]) -> dict[str, Series]:

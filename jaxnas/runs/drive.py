@@ -58,6 +58,7 @@ def drive(
     every: int,
     mode: str = "scan",
     to_text: Callable[[PyTree], str] = str,
+    failures: Sequence[str] = (),
     progress: Display | None = None,
 ) -> Driven:
     """Runs or continues a relay of searches for all seeds at once and records it.
@@ -72,6 +73,7 @@ def drive(
       every: steps in a chunk, and between two checkpoints; a leg may end earlier.
       mode: see `core.relay`.
       to_text: turns one genotype, as host arrays, into text.
+      failures: the reasons that `Measured.failure` counts.
       progress: told how far the run is.
 
     Returns:
@@ -109,7 +111,7 @@ def drive(
         chunks = relay(legs, keys, every=every, mode=mode, state=state, start=start)
         try:
             for step, now, info in clock.timed(chunks, start):
-                run.record(*unstack(info, step, to_text), meta=clock.facts())
+                run.record(*unstack(info, step, to_text, failures), meta=clock.facts())
                 checkpoints.save(step, now)
                 start, state = step, now
                 _tell(progress, step, info)

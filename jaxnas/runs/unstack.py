@@ -4,7 +4,7 @@ Letters: `T` steps in the chunk, `S` seeds, `N` candidates a step.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,14 +29,20 @@ class Rows(NamedTuple):
     candidates: list[Candidate]
 
 
-def unstack(info: dict[str, Any], step: int, to_text: Callable[[PyTree], str]) -> Rows:
+def unstack(
+    info: dict[str, Any],
+    step: int,
+    to_text: Callable[[PyTree], str],
+    failures: Sequence[str] = (),
+) -> Rows:
     """Sorts a chunk into rows: `[T, S]` are metrics, anything larger is a snapshot.
 
     Args:
       info: host arrays `[T, S, ...]` by name; nested names are joined with `/`. `asked` and
-        `measured` are the candidates `[T, S, N]`.
+        `measured` are the candidates `[T, S, N]`; one whose text is empty is none.
       step: the last step of the chunk.
       to_text: turns one genotype of host arrays into text.
+      failures: the reasons that `measured.failure` counts.
 
     Returns:
       The rows, with steps counted up to `step`.
@@ -62,12 +68,18 @@ def unstack(info: dict[str, Any], step: int, to_text: Callable[[PyTree], str]) -
             for name, leaf in arrays.items()
             for seed in seeds
         ],
-        _candidates(info["asked"], info["measured"], steps, to_text) if "measured" in info else [],
+        _candidates(info["asked"], info["measured"], steps, to_text, failures)
+        if "measured" in info
+        else [],
     )
 
 
 def _candidates(
-    asked: Asked, measured: Measured, steps: range, to_text: Callable[[PyTree], str]
+    asked: Asked,
+    measured: Measured,
+    steps: range,
+    to_text: Callable[[PyTree], str],
+    failures: Sequence[str],
 ) -> list[Candidate]:
     shape = measured.fitness.shape
     leaves, structure = jax.tree.flatten(asked.genotypes)
@@ -75,10 +87,18 @@ def _candidates(
     texts = (to_text(structure.unflatten(one)) for one in zip(*flat, strict=True))
     places = itertools.product(steps, range(shape[1]), range(shape[2]))
     scores = zip(_finite(measured.fitness), _finite(measured.cost), strict=True)
+    codes = itertools.repeat(0) if measured.failure is None else measured.failure.reshape(-1)
     return [
-        Candidate(*place, text, fitness, cost, "non-finite" if fitness is None else None)
-        for place, text, (fitness, cost) in zip(places, texts, scores, strict=True)
+        Candidate(
+            *place, text, fitness, cost, _why(int(code), failures) if fitness is None else None
+        )
+        for place, text, (fitness, cost), code in zip(places, texts, scores, codes, strict=False)
+        if text
     ]
+
+
+def _why(code: int, failures: Sequence[str]) -> str:
+    return failures[code] if 0 < code < len(failures) else "non-finite"
 
 
 def _finite(leaf: Any) -> list[Any]:

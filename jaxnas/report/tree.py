@@ -1,0 +1,79 @@
+"""An expression as a tree: the root on top, each operand below its operator."""
+
+from typing import Any, NamedTuple
+
+from jaxnas.report.html import Markup, tag
+from jaxnas.report.view import COLOURS
+
+_DOWN, _HALF, _GAP, _LETTER = 52.0, 14.0, 14.0, 7.4
+_FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "neg": "-"}
+
+
+class _Place(NamedTuple):
+    x: float
+    y: float
+    name: str
+    leaf: bool
+    below: list["_Place"]
+
+
+def draw(tree: list[Any]) -> Markup:
+    """Draws `[name, operand, ...]` as SVG; leaves stand side by side, operators above their middle."""
+    root, right = _place(tree, _GAP / 2, 0)
+    places = list(_all(root))
+    height = max(place.y for place in places) + _HALF + 4
+    inner = [_line(one, other) for one in places for other in one.below]
+    inner += [_box(one) for one in places]
+    box = {"viewBox": f"0 0 {right:.0f} {height:.0f}", "width": f"{right:.0f}"}
+    return tag("svg", *inner, **box, height=f"{height:.0f}", role="img", font_family=_FONT)
+
+
+def _shown(name: str) -> str:
+    return _SIGNS.get(name, name)
+
+
+def _width(name: str) -> float:
+    return max(2 * _HALF, _LETTER * len(_shown(name)) + 16)
+
+
+def _place(tree: list[Any], left: float, depth: int) -> tuple[_Place, float]:
+    """The place of a subtree whose left edge is given, and where its right edge is."""
+    name, y, right = str(tree[0]), _HALF + 2 + _DOWN * depth, left
+    below = []
+    for operand in tree[1:]:
+        child, right = _place(operand, right, depth + 1)
+        below.append(child)
+    right = max(right, left + _width(name) + _GAP)
+    x = (below[0].x + below[-1].x) / 2 if below else left + (_width(name) + _GAP) / 2
+    return _Place(x, y, name, not below, below), right
+
+
+def _all(place: _Place) -> Any:
+    yield place
+    for child in place.below:
+        yield from _all(child)
+
+
+def _line(one: _Place, other: _Place) -> Markup:
+    ends = {"x1": one.x, "y1": one.y + _HALF, "x2": other.x, "y2": other.y - _HALF}
+    shown = {name: f"{value:.1f}" for name, value in ends.items()}
+    return tag("line", **shown, stroke="#8a93a0", stroke_width="1.6")
+
+
+def _box(one: _Place) -> Markup:
+    width = _width(one.name)
+    box = tag(
+        "rect",
+        x=f"{one.x - width / 2:.1f}",
+        y=f"{one.y - _HALF:.1f}",
+        width=f"{width:.1f}",
+        height=f"{2 * _HALF:.1f}",
+        rx=f"{_HALF if one.leaf else 4:.1f}",
+        fill="#fff",
+        stroke=COLOURS[0] if one.leaf else "#1c2430",
+        stroke_width="1.5",
+    )
+    at = {"x": f"{one.x:.1f}", "y": f"{one.y + 4.5:.1f}"}
+    look = {"text_anchor": "middle", "font_size": "13", "fill": "#1c2430"}
+    return tag("g", box, tag("text", _shown(one.name), **at, **look))
