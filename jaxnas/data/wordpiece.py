@@ -85,9 +85,10 @@ def encode(
         raise ValueError(
             f"`second` must hold no text or {len(first)} like `first`, but holds {len(second)}."
         )
-    room = length - (3 if second else 2)
+    special = 3 if second else 2
+    room = length - special
     if room < 2:
-        raise ValueError(f"`length` must be at least 5, but is {length}.")
+        raise ValueError(f"`length` must be at least {special + 2}, but is {length}.")
     pad, _, start, end = (vocabulary.ids[piece] for piece in SPECIAL)
     rows = np.zeros((len(first), 2, length), np.int32)
     rows[:, 0] = pad

@@ -3,6 +3,7 @@
 Weights stand under the names of the published files; linear layers are `[out, in]`.
 """
 
+import json
 import math
 
 import numpy as np
@@ -69,3 +70,62 @@ def bert(tensors, pieces, segments, *, layers, heads, epsilon=1e-12, pad=0):
             epsilon,
         )
     return x, np.tanh(_linear(tensors, "pooler.dense", x[0]))
+
+
+SETTINGS = {
+    "vocab_size": 12,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 10,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "hidden_act": "gelu",
+    "model_type": "bert",
+}
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##b", "c", "d", "e", "f", "g")
+
+
+def random_tensors(seed=0):
+    """Weights of a tiny BERT of `SETTINGS`, large enough that every part of it matters."""
+    rng = np.random.default_rng(seed)
+    h, wide = SETTINGS["hidden_size"], SETTINGS["intermediate_size"]
+    shapes = {
+        "embeddings.word_embeddings.weight": (12, h),
+        "embeddings.position_embeddings.weight": (10, h),
+        "embeddings.token_type_embeddings.weight": (2, h),
+        "embeddings.LayerNorm.weight": (h,),
+        "embeddings.LayerNorm.bias": (h,),
+        "pooler.dense.weight": (h, h),
+        "pooler.dense.bias": (h,),
+    }
+    parts = {
+        "attention.self.query": (h, h),
+        "attention.self.key": (h, h),
+        "attention.self.value": (h, h),
+        "attention.output.dense": (h, h),
+        "attention.output.LayerNorm": (h,),
+        "intermediate.dense": (wide, h),
+        "output.dense": (h, wide),
+        "output.LayerNorm": (h,),
+    }
+    for layer in range(SETTINGS["num_hidden_layers"]):
+        for name, shape in parts.items():
+            shapes[f"encoder.layer.{layer}.{name}.weight"] = shape
+            shapes[f"encoder.layer.{layer}.{name}.bias"] = shape[:1]
+    return {name: rng.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_folder(folder, tensors, settings=SETTINGS, pieces=PIECES):
+    """The three files of a published BERT."""
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        span = [len(data), len(data) + 4 * tensor.size]
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": span}
+        data += tensor.astype("<f4").tobytes()
+    raw = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    return folder
