@@ -80,10 +80,10 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     _add_json(sub)
 
-    sub = command("export", _export, "write weights, Flax module and card of a finished training")
+    sub = command("export", _export, "write a trained network, or a found optimizer, for others")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/model")
-    sub.add_argument("--seed", type=int, metavar="N", help="default: best on validation, else 0")
+    sub.add_argument("--out", type=Path, metavar="PATH", help="default: RUN/model, or RUN")
+    sub.add_argument("--seed", type=int, metavar="N", help="default: the best, where that is fair")
     _add_json(sub)
 
 
@@ -186,11 +186,21 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from jaxnas.recipes import load, training
     from jaxnas.recipes.export import FILES, export
+    from jaxnas.runs.store import open_run
 
     _cache_compilation()
-    out = export(args.run, args.out or args.run / "model", seed=args.seed)
-    _facts({name: str(out / name) for name in FILES}, as_json=args.json)
+    run = open_run(args.run)
+    recipe = run.config.get("recipe")
+    if recipe == training.NAME:
+        out = export(args.run, args.out or args.run / "model", seed=args.seed)
+        files = [out / name for name in FILES]
+    elif hasattr(load(str(recipe)), "export"):
+        files = load(str(recipe)).export(run, args.out or args.run, args.seed)
+    else:
+        raise ValueError(f"A run of {recipe} has nothing to export; train what it found first.")
+    _facts({file.name: str(file) for file in files}, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> None:

@@ -45,6 +45,7 @@ class Task(NamedTuple):
       label: what the score is.
       decay: weight decay, added to the gradient.
       project: `(params, memory) -> params`, after each step.
+      schedule: `(t) -> factor` of the learning rate at step `t`, from 1.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Task(NamedTuple):
     label: str
     decay: float = 0.0
     project: Callable[[PyTree, PyTree], PyTree] | None = None
+    schedule: Callable[[Float[Array, ""]], Float[Array, ""]] | None = None
 
 
 class Trained(NamedTuple):
@@ -221,7 +223,8 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Tr
         fine = jnp.isfinite(value) & (frozen == 0)
         frozen = jnp.where(fine | (frozen > 0), frozen, t.astype(jnp.int32))
         direction, kept = rule.step(kept, w, raw, raw + task.decay * w, t, float(task.steps), now)
-        lower = moved(w - rates[..., None] * direction, after)
+        rate = rates * task.schedule(t) if task.schedule else rates
+        lower = moved(w - rate[..., None] * direction, after)
         carry = (
             jnp.where(fine[..., None], lower, w),
             jax.tree.map(lambda new, old: _where(fine, new, old), after, memory),
