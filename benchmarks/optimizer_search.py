@@ -50,34 +50,22 @@ def distinct(grammar, count):
     return np.stack(found), drawn
 
 
-def throughput_rows(quick):
+def throughput_rows(quick, steps):
     """Rules a second with 10 rates of one seed, compilation included."""
-    grammar = space("gnn")
+    grammar, task = space("gnn"), mnistnet(steps=steps)
     tapes, _ = distinct(grammar, 32 if quick else 256)
-    for steps in (20, 100):
-        task = mnistnet(steps=steps)
-        rates = jnp.asarray(task.rates, jnp.float32)
-        keys = jnp.broadcast_to(jax.random.key(0), rates.shape)
-        grid = jnp.tile(rates, (len(tapes), 1))
-        few = 2 if quick else 8
-        runs = jax.vmap(lambda key, task=task: prepare(task, key))(keys)
-        side = (
-            timed(lambda: [alone(task, grammar, tape, rates, runs) for tape in tapes[:few]]) / few
-        )
-        one = (
-            timed(lambda: [in_turn(task, grammar, tape, rates, runs) for tape in tapes[:few]]) / few
-        )
-        yield [f"{steps} steps, a program each, rates in turn", few, 1 / one, 1.0]
-        yield [f"{steps} steps, a program each, rates vmapped", few, 1 / side, one / side]
-        for how in ("group", "map"):
-            run = trainer(task, grammar, how)
-            seconds = timed(lambda run=run, grid=grid, keys=keys: run(tapes, grid, keys).score)
-            yield [
-                f"{steps} steps, {how}",
-                len(tapes),
-                len(tapes) / seconds,
-                one * len(tapes) / seconds,
-            ]
+    few = tapes[: 2 if quick else 8]
+    rates = jnp.asarray(task.rates, jnp.float32)
+    keys = jnp.broadcast_to(jax.random.key(0), rates.shape)
+    runs = jax.vmap(lambda key: prepare(task, key))(keys)
+    each = timed(lambda: [in_turn(task, grammar, tape, rates, runs) for tape in few]) / len(few)
+    side = timed(lambda: [alone(task, grammar, tape, rates, runs) for tape in few]) / len(few)
+    yield [f"{steps} steps, a program each, rates in turn", len(few), 1 / each, 1.0]
+    yield [f"{steps} steps, a program each, rates vmapped", len(few), 1 / side, each / side]
+    for how in ("group", "map"):
+        run, grid = trainer(task, grammar, how), jnp.tile(rates, (len(tapes), 1))
+        seconds = timed(lambda run=run, grid=grid: run(tapes, grid, keys).score) / len(tapes)
+        yield [f"{steps} steps, {how}", len(tapes), 1 / seconds, each / seconds]
 
 
 def alone(task, grammar, tape, rates, runs):
@@ -124,7 +112,7 @@ def main():
         args,
         "Optimizer search: rules a second",
         ["10 rates, 1 seed", "rules", "rules a second", "of a program each"],
-        list(throughput_rows(args.quick)),
+        [row for steps in (20, 100) for row in throughput_rows(args.quick, steps)],
         "Compilation is included throughout. A program each is compiled for every expression.",
     )
 

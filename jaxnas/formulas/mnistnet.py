@@ -37,14 +37,14 @@ def mnistnet(
       hidden: units of each hidden layer: `(40,)` is the big network, `(20, 20)` the deep one.
       relu: whether units are rectified rather than sigmoid.
       batch: examples a step.
-      dataset: grey images; `None` for MNIST.
+      dataset: images; `None` for MNIST.
     """
     data = load("mnist") if dataset is None else dataset
-    x = np.concatenate([data.train.x, data.valid.x]).reshape(-1, data.train.x[0].size)
+    x = np.concatenate([data.train.x, data.valid.x])
     y = np.concatenate([data.train.y, data.valid.y])
     order = np.random.default_rng(10).permutation(len(y))[: int(0.4 * len(y))]
-    x = jnp.asarray((x[order] / 255 - data.mean[0]) / data.std[0], jnp.float32)
-    y = jnp.asarray(y[order])
+    x = (x[order] / 255 - np.array(data.mean)) / np.array(data.std)
+    x, y = jnp.asarray(x.reshape(len(x), -1), jnp.float32), jnp.asarray(y[order])
     sizes = (x.shape[1], *hidden, len(data.classes))
     act = jax.nn.relu if relu else jax.nn.sigmoid
 
