@@ -64,19 +64,23 @@ class GAT(nn.Module):
         loops = jnp.arange(features.shape[0], dtype=edges.dtype)
         edges = jnp.concatenate([edges, jnp.stack([loops, loops])], axis=1)
         x = features
-        for layer in range(self.layers):
-            last = layer == self.layers - 1
-            y = GraphAttention(
-                features=self.classes if last else self.hidden,
-                heads=self.out_heads if last else self.heads,
-                average=last,
-                dropout=self.dropout,
-                slope=self.slope,
-                residual=self.residual and layer > 0,
-                name=f"layer_{layer}",
-            )(x, edges, train=train)
-            x = y if last else nn.elu(y)
-        return x
+        for layer in range(self.layers - 1):
+            x = nn.elu(self._layer(layer, self.hidden, self.heads)(x, edges, train=train))
+        last = self._layer(self.layers - 1, self.classes, self.out_heads, average=True)
+        return last(x, edges, train=train)
+
+    def _layer(
+        self, layer: int, features: int, heads: int, average: bool = False
+    ) -> "GraphAttention":
+        return GraphAttention(
+            features=features,
+            heads=heads,
+            average=average,
+            dropout=self.dropout,
+            slope=self.slope,
+            residual=self.residual and layer > 0,
+            name=f"layer_{layer}",
+        )
 
 
 class GraphAttention(nn.Module):
@@ -119,10 +123,11 @@ class GraphAttention(nn.Module):
         y = y + self.param("bias", nn.initializers.zeros, y.shape[1:])
         return y + self._carried(x, y.shape[1]) if self.residual else y
 
-    def _carried(self, x: Array, width: int) -> Array:
+    def _carried(self, x: Array | BCOO, width: int) -> Array:
         """The input as wide as the output."""
-        same = x.shape[1] == width
-        return x if same else x @ self._glorot("kernel_residual", x.shape[1], width)
+        if x.shape[1] != width:
+            return x @ self._glorot("kernel_residual", x.shape[1], width)
+        return x.todense() if isinstance(x, BCOO) else x
 
     def _glorot(self, name: str, *shape: int) -> Array:
         return self.param(name, nn.initializers.glorot_uniform(), shape)
