@@ -234,7 +234,7 @@ def _show(outcome: Any, *, as_json: bool) -> None:
 
     page = report([outcome.run.folder], outcome.run.folder / "report.html")
     config, best = outcome.run.config, outcome.best
-    warnings = _collapse(outcome)
+    warnings = [*_collapse(outcome), *_dead(outcome)]
     for warning in warnings:
         print(f"jaxnas: warning: {warning}", file=sys.stderr)
     facts = {
@@ -275,6 +275,16 @@ def _collapse(outcome: Any) -> list[str]:
     return [
         f"the search collapsed for seed {', '.join(seeds)}: skip connections lead on more than "
         f"half of the edges, or no edge leads to an operation with weights"
+    ]
+
+
+def _dead(outcome: Any) -> list[str]:
+    seeds = [str(row.seed) for row in outcome.found if not row.metrics["connected"]]
+    if not seeds:
+        return []
+    return [
+        f"nothing reaches the output of what was found by seed {', '.join(seeds)}: such a cell can "
+        f"only guess"
     ]
 
 
