@@ -99,6 +99,7 @@ def conduct(run: Run, config: Config, prepared: Prepared, progress: Any = None) 
             spread(jax.random.split(key, seeds)),
             every=prepared.every,
             mode=prepared.mode,
+            averaged=True,
             progress=shown,
         )
         trained = _results(run, config, prepared, driven)
