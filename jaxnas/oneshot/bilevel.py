@@ -125,6 +125,7 @@ def bilevel(
     if schedule.order not in ORDERS:
         raise ValueError(f"`order` must be one of {', '.join(ORDERS)}, got {schedule.order!r}.")
     move_alphas = alphas_step(net, valid, relaxation, schedule)
+    signs = signs_of(net.choices, relaxation)
 
     def init(key: Key[Array, ""]) -> State:
         key_weights, key_alphas, key_order = jax.random.split(key, 3)
@@ -161,7 +162,7 @@ def bilevel(
         state = state._replace(weights=weights, momentum=momentum, step=state.step + 1)
         state = relaxation.after(key_after, state)
         info |= {"train_loss": loss, "train_accuracy": accuracy}
-        return state, info | health(net.choices, relaxation.strength(state.alphas, state.mask).ops)
+        return state, info | signs(state)
 
     return Search(
         init, step, lambda state: net.derive(relaxation.strength(state.alphas, state.mask))
@@ -308,6 +309,11 @@ def finite_difference(gradient: Callable[[PyTree], PyTree], w: PyTree, vector: P
     up = gradient(jax.tree.map(lambda w, v: w + width * v, w, vector))
     down = gradient(jax.tree.map(lambda w, v: w - width * v, w, vector))
     return jax.tree.map(lambda u, d: (u - d) / (2 * width), up, down)
+
+
+def signs_of(choices: Choices, relaxation: Relaxation) -> Callable[[State], dict[str, Array]]:
+    """Builds `(state) -> ` what `health` says of it."""
+    return lambda state: health(choices, relaxation.strength(state.alphas, state.mask).ops)
 
 
 def health(choices: Choices, strength: Float[Array, "E K"]) -> dict[str, Array]:

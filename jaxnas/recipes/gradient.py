@@ -17,7 +17,14 @@ from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.data.tables import nas_bench_201
-from jaxnas.oneshot.bilevel import Relaxation, Schedule, bilevel, steps_per_epoch, stretch
+from jaxnas.oneshot.bilevel import (
+    Relaxation,
+    Schedule,
+    bilevel,
+    signs_of,
+    steps_per_epoch,
+    stretch,
+)
 from jaxnas.oneshot.curvature import curvature, watched
 from jaxnas.oneshot.darts_space import supernet as darts_supernet
 from jaxnas.oneshot.discretise import judge_mixes, strengths
@@ -227,7 +234,8 @@ def one_method(bench: Bench, relaxation: Relaxation, partial: int = 1) -> list[L
         )
     measure = bench.measure(net, relaxation)
     rule = ROBUST[config.robust]
-    return robust_legs(search(config.order), bench.per_epoch, bench.schedule, measure, rule)
+    signs = signs_of(bench.choices, relaxation)
+    return robust_legs(search(config.order), bench.per_epoch, bench.schedule, measure, signs, rule)
 
 
 def system(config: GradientConfig, legs: Callable[[Bench], list[Leg]]) -> System:
