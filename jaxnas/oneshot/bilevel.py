@@ -57,6 +57,7 @@ class Schedule:
       learning_rate: of the weights, at the first step.
       final_learning_rate: at the last one.
       momentum: of the weights.
+      nesterov: whether the momentum is Nesterov's.
       weight_decay: of the weights.
       clip: largest global norm of their gradient; 0 for none.
       order: gradient of the architecture: `first`; `second` by finite differences, as in the
@@ -68,6 +69,7 @@ class Schedule:
     learning_rate: float = 0.025
     final_learning_rate: float = 0.001
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 3e-4
     clip: float = 5.0
     order: str = "first"
@@ -248,13 +250,12 @@ def descend(
     shrink, decay = 1.0, schedule.weight_decay * factor
     if schedule.clip:
         shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
-    momentum = jax.tree.map(
-        lambda m, g, w: schedule.momentum * m + shrink * g + decay * w,
-        momentum,
-        gradient,
-        weights,
-    )
-    return jax.tree.map(lambda w, m: w - rate * m, weights, momentum), momentum
+    slope = jax.tree.map(lambda g, w: shrink * g + decay * w, gradient, weights)
+    momentum = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
+    way = momentum
+    if schedule.nesterov:
+        way = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
+    return jax.tree.map(lambda w, d: w - rate * d, weights, way), momentum
 
 
 def architecture_gradient(
@@ -267,7 +268,7 @@ def architecture_gradient(
     """Gradient of the validation loss by the alphas, and that loss and accuracy.
 
     First order takes the weights as they are; second order looks one step of the weights ahead
-    (Eq. 7 of the paper), `w' = w - rate * (momentum + gradient + decay)`.
+    (Eq. 7 of the paper), `w' = w - rate * (momentum + gradient + decay)`, under `nesterov` too.
 
     Args:
       on_train: `(weights, alphas) -> (loss, accuracy)` on the training batch.
