@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.sparse import BCOO
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxnas.data.graphs import Graph, row_normalise
@@ -55,7 +56,7 @@ def node_classification(
       final: whether the score is test accuracy, which a search must not see, not validation.
       weight_decay: of all weights.
     """
-    x = features(graph)
+    x = BCOO.fromdense(jnp.asarray(row_normalise(graph.features)))  # bags of words are almost empty
     edges, y = jnp.asarray(graph.edges), jnp.asarray(graph.labels)
     parts = {name: jnp.flatnonzero(getattr(graph, name)) for name in ("train", "valid", "test")}
     module = GAT(len(graph.classes), hidden=hidden, heads=heads)
@@ -65,14 +66,18 @@ def node_classification(
         worst = jnp.float32(jnp.inf), jnp.float32(0), jnp.float32(0), jnp.int32(0)
         return params, Best(*worst)
 
+    def logits(params: Any, rngs: Any = None) -> Array:
+        out: Any = module.apply({"params": params}, x, edges, train=rngs is not None, rngs=rngs)
+        return out
+
     def loss(params: Any, best: Best, item: Any, key: Key[Array, ""]) -> tuple[Array, Best]:
         del item
-        out = module.apply({"params": params}, x, edges, train=True, rngs={"dropout": key})
+        out = logits(params, {"dropout": key})
         value = cross_entropy(out[parts["train"]], y[parts["train"]])
         return value, look(jax.lax.stop_gradient(params), best)
 
     def look(params: Any, best: Best) -> Best:
-        out = module.apply({"params": params}, x, edges, train=False)
+        out = logits(params)
         now = cross_entropy(out[parts["valid"]], y[parts["valid"]])
         right = 100 * (out.argmax(1) == y)
         better = (now < best.loss) & (best.waited < PATIENCE)

@@ -7,8 +7,11 @@ import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxnas.data import graphs
 from jaxnas.formulas.finals import Final
+from jaxnas.formulas.finetuning import EPOCHS, finetuning
 from jaxnas.formulas.mnistnet import mnistnet
+from jaxnas.formulas.node_classification import node_classification
 from jaxnas.formulas.training import Task
 
 
@@ -64,4 +67,38 @@ def _mnistnet_finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]
     return finals
 
 
-TASKS: dict[str, Kind] = {"mnistnet": Kind(_mnistnet, _mnistnet_finals)}
+def _nodes(name: str) -> Kind:
+    """Node classification in a graph of `data.graphs`; both rates and score are of all steps."""
+
+    def search(steps: int, seeds: int) -> Task:
+        return _seeded(node_classification(getattr(graphs, name)(), steps=steps or 1000), seeds)
+
+    def finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]:
+        del transfer
+        graph, count = getattr(graphs, name)(), steps or 1000
+        proxy = node_classification(graph, steps=count)
+        task = node_classification(graph, steps=count, final=True)
+        return {"held_out": Final(proxy, _seeded(task, seeds))}
+
+    return Kind(search, finals)
+
+
+def _glue(name: str) -> Kind:
+    """Fine-tuning on a task of GLUE, whose development set is all there is to be judged by."""
+
+    def search(steps: int, seeds: int) -> Task:
+        return _seeded(finetuning(name, steps=steps), seeds)
+
+    def finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]:
+        del transfer
+        task = finetuning(name, steps=steps)
+        return {"held_out": Final(task, _seeded(task, seeds))}
+
+    return Kind(search, finals)
+
+
+TASKS: dict[str, Kind] = {
+    "mnistnet": Kind(_mnistnet, _mnistnet_finals),
+    **{name: _nodes(name) for name in ("cora", "citeseer", "pubmed")},
+    **{f"glue_{name}": _glue(name) for name in EPOCHS},
+}
