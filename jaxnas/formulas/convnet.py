@@ -12,7 +12,6 @@ than they were told, so that the linear one turns negative), and biases start at
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn

@@ -128,9 +128,7 @@ def _general(task: Task, grammar: Grammar) -> dict[str, Callable[..., Trained]]:
         most = min(at_once(task, len(runs.keys), "select"), len(tapes))
         # The last rules stand in for those that the last part lacks: one shape, one program.
         filled = np.minimum(np.arange(-(-len(tapes) // most) * most), len(tapes) - 1)
-        parts = [
-            side_by_side(tapes[part], rates[part], runs) for part in filled.reshape(-1, most)
-        ]
+        parts = [side_by_side(tapes[part], rates[part], runs) for part in filled.reshape(-1, most)]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(tapes)], *parts)
 
     return {"map": compiled(mapped), "select": selected}
