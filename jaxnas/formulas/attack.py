@@ -11,7 +11,7 @@ successes.) A run's key draws its batch, so 25 seeds are 25 batches, which may o
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,10 +117,7 @@ def attack(
     def begin(key: Key[Array, ""]) -> tuple[Array, Progress]:
         return start(on, key, batch, epsilon)
 
-    def loss(
-        delta: Array, progress: Progress, item: Any, key: Key[Array, ""]
-    ) -> tuple[Array, Progress]:
-        del item, key
+    def look(delta: Array, progress: Progress) -> tuple[Array, Progress]:
         x, y = on.batch(progress.index)
         logits = on.net.apply(on.net.variables, x + delta)
         fooled = progress.fooled | (logits.argmax(-1) != y)
@@ -128,14 +125,14 @@ def attack(
 
     def score(losses: Array, delta: Array, progress: Progress) -> Array:
         del losses
-        _, last = loss(delta, progress, None, None)  # where the last step went
+        last = look(delta, progress)[1]  # nothing looked at where the last step went
         return jnp.maximum(last.fooled.mean(), bound)
 
     return Task(
         name="attack",
         start=begin,
         feed=lambda key: (),
-        loss=loss,
+        loss=lambda delta, progress, item, key: look(delta, progress),
         score=score,
         steps=steps,
         rates=RATES,

@@ -60,8 +60,8 @@ class Judge:
     ) -> None:
         self.task, self.grammar, self.tested, self.constrained = task, grammar, tested, constrained
         self.train: Train = trainer(task, grammar, how)
-        self.proxy = task if proxy is None else proxy
-        self.tried: Train = self.train if self.proxy is task else trainer(proxy, grammar, how)
+        self.proxy = proxy or task
+        self.tried: Train = self.train if self.proxy is task else trainer(self.proxy, grammar, how)
         self.screen: Callable[[Any], Screened] = screener(grammar)
 
     def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:

@@ -84,15 +84,22 @@ def robust_net(
         raise ValueError(f"`batch` must be at most the {len(y)} images, but got {batch}.")
     network = SmallNet(len(dataset.classes), width)
     shapes = jax.eval_shape(network.init, key, jnp.zeros(x[:1].shape, jnp.float32))
-    settings = (VERSION, width, epochs, batch, rate, epsilon, np.asarray(jax.random.key_data(key)))
+    settings = (VERSION, shapes, width, epochs, batch, rate, epsilon, np.asarray(jax.random.key_data(key)))
     path = _path(x, y, settings)
     variables = _stored(path, shapes)
+
+    def apply(variables: PyTree, x: Array) -> Array:
+        logits: Any = network.apply(variables, x)
+        return logits
+
     if variables is None:
-        variables = _trained(key, network, shapes, x, y, (epochs, batch, rate, epsilon))
-        leaves = {str(n): np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(variables))}
+        variables = _trained(key, apply, shapes, x, y, (epochs, batch, rate, epsilon))
+        leaves: dict[str, Any] = {
+            str(n): np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(variables))
+        }
         with contextlib.suppress(OSError):  # nowhere to keep it: it is trained again next time
             write_atomic(path, lambda file: np.savez(file, **leaves))
-    return Net(network.apply, variables)
+    return Net(apply, variables)
 
 
 def _path(x: np.ndarray, y: np.ndarray, settings: tuple[Any, ...]) -> Path:
@@ -120,7 +127,7 @@ def _stored(path: Path, shapes: PyTree) -> PyTree | None:
 
 def _trained(
     key: Key[Array, ""],
-    network: nn.Module,
+    apply: Any,
     shapes: PyTree,
     x: np.ndarray,
     y: np.ndarray,
@@ -134,8 +141,7 @@ def _trained(
     images, labels = jnp.asarray(x), jnp.asarray(y)
 
     def loss(variables: PyTree, x: Array, y: Array) -> Array:
-        logits: Any = network.apply(variables, x)
-        return cross_entropy(logits, y)
+        return cross_entropy(apply(variables, x), y)
 
     def step(carry: Any, at: Any) -> tuple[Any, None]:
         variables, memory = carry
