@@ -150,7 +150,7 @@ def start(
 ) -> tuple[Float[Array, "B H W C"], Progress]:
     """A batch drawn without replacement, and perturbations drawn evenly from its ball."""
     key_batch, key_delta = jax.random.split(key)
-    index = jax.random.permutation(key_batch, len(on.y))[:batch]
+    index = jnp.argsort(jax.random.uniform(key_batch, on.y.shape))[:batch]
     shape = (batch, *on.x.shape[1:])
     delta = jax.random.uniform(key_delta, shape, jnp.float32, -epsilon, epsilon)
     delta = projected(delta, on.batch(index)[0], epsilon)
