@@ -89,6 +89,7 @@ def finetuning(
         space="gnn",
         label=f"{data.metric} on the development set",
         schedule=lambda t: 1 - (t - 1) / count,
+        side_by_side=False,
     )
 
 

@@ -32,8 +32,8 @@ class Told(NamedTuple):
 class Judge:
     """Rules of a grammar, judged by a task.
 
-    The rate is chosen by the score of one seed, the fitness is the mean over other seeds at that
-    rate. A rule that fails the tests, or that is at the bound at every rate, scores `-inf` at no
+    The rate is chosen by the score of one seed on `proxy`, the fitness is the mean over other seeds
+    at that rate. A rule that fails the tests, or that is at the bound at every rate, scores `-inf` at no
     cost; all others cost 1.
 
     Args:
@@ -42,6 +42,7 @@ class Judge:
       tested: whether rules must pass the tests of `filters`.
       constrained: whether samples keep the grammar's rules about neighbours.
       how: see `training.trainer`.
+      proxy: a shorter task on which the rate is chosen; `None` for the task itself.
 
     Raises:
       ValueError: see `training.trainer`.
@@ -55,9 +56,12 @@ class Judge:
         tested: bool = True,
         constrained: bool = True,
         how: str = "auto",
+        proxy: Task | None = None,
     ) -> None:
         self.task, self.grammar, self.tested, self.constrained = task, grammar, tested, constrained
         self.train: Train = trainer(task, grammar, how)
+        self.proxy = proxy or task
+        self.tried: Train = self.train if self.proxy is task else trainer(self.proxy, grammar, how)
         self.screen: Callable[[Any], Screened] = screener(grammar)
 
     def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
@@ -95,10 +99,10 @@ class Judge:
     def _judged(
         self, key_rate: Key[Array, ""], key_seeds: Key[Array, ""], tapes: Int[np.ndarray, "M L"]
     ) -> tuple[Array, Array]:
-        rates = jnp.asarray(self.task.rates, jnp.float32)
+        rates = jnp.asarray(self.proxy.rates, jnp.float32)
         one_seed = jnp.broadcast_to(key_rate, rates.shape)
-        first = self.train(tapes, jnp.tile(rates, (len(tapes), 1)), one_seed).score
-        best, worth = rates[first.argmax(1)], first.max(1) > self.task.bound
+        first = self.tried(tapes, jnp.tile(rates, (len(tapes), 1)), one_seed).score
+        best, worth = rates[first.argmax(1)], first.max(1) > self.proxy.bound
         keys = jax.random.split(key_seeds, self.task.seeds)
         chosen = jnp.tile(best[:, None], (1, self.task.seeds))
         return jnp.where(worth, best, 0.0), self.train(tapes, chosen, keys).score

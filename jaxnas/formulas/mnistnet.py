@@ -28,6 +28,7 @@ def mnistnet(
     hidden: tuple[int, ...] = (20,),
     relu: bool = False,
     batch: int = 128,
+    examples: int = 0,
     dataset: Dataset | None = None,
 ) -> Task:
     """The task, and by its arguments the ones that found rules are transferred to.
@@ -37,14 +38,17 @@ def mnistnet(
       hidden: units of each hidden layer: `(40,)` is the big network, `(20, 20)` the deep one.
       relu: whether units are rectified rather than sigmoid.
       batch: examples a step.
+      examples: of the data that are used; 0 for all.
       dataset: images; `None` for MNIST.
     """
     data = load("mnist") if dataset is None else dataset
     x = np.concatenate([data.train.x, data.valid.x])
     y = np.concatenate([data.train.y, data.valid.y])
     order = np.random.default_rng(10).permutation(len(y))[: int(0.4 * len(y))]
-    x = (x[order] / 255 - np.array(data.mean)) / np.array(data.std)
-    x, y = jnp.asarray(x.reshape(len(x), -1), jnp.float32), jnp.asarray(y[order])
+    order = order[: examples or None]
+    scaled = (x[order] / 255 - np.asarray(data.mean)) / np.asarray(data.std)
+    x = jnp.asarray(scaled.reshape(len(order), -1), jnp.float32)
+    y = jnp.asarray(y[order])
     sizes = (x.shape[1], *hidden, len(data.classes))
     act = jax.nn.relu if relu else jax.nn.sigmoid
 

@@ -107,4 +107,5 @@ def node_classification(
         space="gnn",
         label=f"{split} accuracy, %, of a GAT of {heads} x {hidden} within {steps} epochs",
         decay=weight_decay,
+        side_by_side=False,
     )

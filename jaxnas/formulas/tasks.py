@@ -4,27 +4,57 @@ To add one, write a file that returns a `Task`, and its search and finals here.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import NamedTuple
 
+import jax
+
 from jaxnas.data import graphs
+from jaxnas.data.catalog import load
+from jaxnas.data.dataset import Dataset, Split
+from jaxnas.formulas.apgd import success_rates
+from jaxnas.formulas.attack import Target, attack, target
+from jaxnas.formulas.convnet import convnet
 from jaxnas.formulas.finals import Final
 from jaxnas.formulas.finetuning import EPOCHS, finetuning
 from jaxnas.formulas.mnistnet import mnistnet
 from jaxnas.formulas.node_classification import node_classification
+from jaxnas.formulas.robust_net import robust_net
 from jaxnas.formulas.training import Task
 
 
-class Kind(NamedTuple):
-    """A task of the paper; 0 stands for the paper's numbers.
+class Scale(NamedTuple):
+    """How large a task is; 0 and the empty name stand for the paper's.
 
     Attributes:
-      search: `(steps, seeds) -> Task` that rules are judged by in a search.
-      finals: `(steps, seeds, transfer) -> {name: Final}` that found rules are tried on.
+      steps: of training.
+      seeds: runs whose mean counts.
+      examples: of the data set that are used.
+      dataset: a name in `data.catalog`.
     """
 
-    search: Callable[[int, int], Task]
-    finals: Callable[[int, int, bool], dict[str, Final]]
+    steps: int = 0
+    seeds: int = 0
+    examples: int = 0
+    dataset: str = ""
+
+
+class Kind(NamedTuple):
+    """A task of the paper.
+
+    Attributes:
+      search: what rules are judged by in a search.
+      finals: `(scale, transfer) -> {name: Final}` that found rules are tried on.
+      baselines: rules that people wrote for this task, beyond those for all tasks.
+      beside: what is reached by methods that are no rules of a grammar: their mean final scores.
+    """
+
+    search: Callable[[Scale], Final]
+    finals: Callable[[Scale, bool], dict[str, Final]]
+    baselines: Mapping[str, str] = MappingProxyType({})
+    beside: Callable[[Scale], dict[str, float]] | None = None
 
 
 def find(name: str) -> Kind:
@@ -40,65 +70,144 @@ def find(name: str) -> Kind:
     return TASKS[name]
 
 
-def _seeded(task: Task, seeds: int) -> Task:
-    return task._replace(seeds=seeds or task.seeds)
+def _final(proxy: Task, task: Task, scale: Scale) -> Final:
+    seeded = task._replace(seeds=scale.seeds or task.seeds)
+    return Final(seeded if proxy is task else proxy, seeded)
 
 
-def _mnistnet(steps: int, seeds: int) -> Task:
-    return _seeded(mnistnet(steps=steps or 100), seeds)
+def _data(scale: Scale, name: str) -> Dataset:
+    return load(scale.dataset or name)
 
 
-def _mnistnet_finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]:
+def _mnistnet(scale: Scale) -> Final:
+    task = mnistnet(
+        steps=scale.steps or 100, examples=scale.examples, dataset=_data(scale, "mnist")
+    )
+    return _final(task, task, scale)
+
+
+def _mnistnet_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
     """1,000 steps, and the 100 of the search on other networks; rates are chosen on 100."""
-    long, short = steps or 1000, min(steps or 100, 100)
-    base = _seeded(mnistnet(steps=short), seeds)
+    long, short = scale.steps or 1000, min(scale.steps or 100, 100)
+    task = partial(mnistnet, examples=scale.examples, dataset=_data(scale, "mnist"))
+    base = task(steps=short)
     finals = {
-        "long": Final(base, _seeded(mnistnet(steps=long), seeds)),
-        "held_out": Final(base, base),
+        "long": _final(base, task(steps=long), scale),
+        "held_out": _final(base, base, scale),
     }
     if transfer:
         others = {
-            "relu": mnistnet(steps=short, relu=True),
-            "two_layers": mnistnet(steps=short, hidden=(20, 20)),
-            "forty_units": mnistnet(steps=short, hidden=(40,)),
+            "relu": task(steps=short, relu=True),
+            "two_layers": task(steps=short, hidden=(20, 20)),
+            "forty_units": task(steps=short, hidden=(40,)),
         }
-        for name, task in others.items():
-            finals[name] = Final(_seeded(task, seeds), _seeded(task, seeds))
+        finals |= {name: _final(other, other, scale) for name, other in others.items()}
     return finals
 
 
-def _nodes(name: str) -> Kind:
-    """Node classification in a graph of `data.graphs`; both rates and score are of all steps."""
-
-    def search(steps: int, seeds: int) -> Task:
-        return _seeded(node_classification(getattr(graphs, name)(), steps=steps or 1000), seeds)
-
-    def finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]:
-        del transfer
-        graph, count = getattr(graphs, name)(), steps or 1000
-        proxy = node_classification(graph, steps=count)
-        task = node_classification(graph, steps=count, final=True)
-        return {"held_out": Final(proxy, _seeded(task, seeds))}
-
-    return Kind(search, finals)
+def _nodes(scale: Scale, name: str, *, final: bool = False) -> Final:
+    """Node classification in a graph of `data.graphs`; rates are chosen on all steps."""
+    graph, steps = getattr(graphs, name)(), scale.steps or 1000
+    proxy = node_classification(graph, steps=steps)
+    return _final(proxy, node_classification(graph, steps=steps, final=final), scale)
 
 
-def _glue(name: str) -> Kind:
+def _nodes_finals(scale: Scale, transfer: bool, name: str) -> dict[str, Final]:
+    del transfer
+    return {"held_out": _nodes(scale, name, final=True)}
+
+
+def _glue(scale: Scale, name: str) -> Final:
     """Fine-tuning on a task of GLUE, whose development set is all there is to be judged by."""
+    task = finetuning(name, steps=scale.steps, examples=scale.examples)
+    return _final(task, task, scale)
 
-    def search(steps: int, seeds: int) -> Task:
-        return _seeded(finetuning(name, steps=steps), seeds)
 
-    def finals(steps: int, seeds: int, transfer: bool) -> dict[str, Final]:
-        del transfer
-        task = finetuning(name, steps=steps)
-        return {"held_out": Final(task, _seeded(task, seeds))}
+def _glue_finals(scale: Scale, transfer: bool, name: str) -> dict[str, Final]:
+    del transfer
+    return {"held_out": _glue(scale, name)}
 
-    return Kind(search, finals)
+
+def _convnet(scale: Scale, *, final: bool = False) -> Final:
+    """Rates are chosen after one epoch, or a fifth of the steps."""
+    task = partial(
+        convnet,
+        examples=scale.examples,
+        batch=min(scale.examples or 100, 100),
+        final=final,
+        dataset=_data(scale, "cifar10"),
+    )
+    first = task(epochs=1, steps=-(-scale.steps // 5))
+    return _final(first, task(steps=scale.steps), scale)
+
+
+def _convnet_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
+    del transfer  # there is one network
+    return {"test": _final(_convnet(scale).proxy, _convnet(scale, final=True).task, scale)}
+
+
+class _Targets(NamedTuple):
+    """A network under attack, on images that a search may see, and on those of the end."""
+
+    valid: Target
+    test: Target
+    label: str
+
+
+def _of_data(scale: Scale) -> Scale:
+    """What a network depends on."""
+    return scale._replace(steps=0, seeds=0)
+
+
+@lru_cache(2)
+def _targets(scale: Scale, width: int = 32) -> _Targets:
+    data = _data(scale, "cifar10")
+    size = scale.examples or len(data.train.y)
+    net = robust_net(
+        jax.random.key(0), data, width=width, examples=scale.examples, batch=min(size, 128)
+    )
+    note = f" ({data.note})" if data.note else ""
+    label = f"images of {data.name}{note}, a small network of width {width}"
+    parts = (target(net, Split(s.x[:size], s.y[:size])) for s in (data.valid, data.test))
+    return _Targets(*parts, label)
+
+
+def _attack(scale: Scale) -> Final:
+    on = _targets(_of_data(scale))
+    task = attack(on.valid, steps=scale.steps or 20, label=f"validation {on.label}")
+    return _final(task, task, scale)
+
+
+def _attack_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
+    """100 steps on test images; rates are chosen on validation images."""
+    finals = {}
+    widths = {"test": 32} | ({"wider": 64} if transfer else {})
+    for name, width in widths.items():
+        on, steps = _targets(_of_data(scale), width), scale.steps or 100
+        proxy = attack(on.valid, steps=steps, bound=0.0)
+        task = attack(on.test, steps=steps, bound=0.0, label=f"test {on.label}")
+        finals[name] = _final(proxy, task, scale)
+    return finals
+
+
+def _attack_beside(scale: Scale) -> dict[str, float]:
+    on, seeds = _targets(_of_data(scale)), scale.seeds or 25
+    rates = success_rates(
+        on.test, jax.random.key(0), steps=scale.steps or 100, seeds=seeds, rates_on=on.valid
+    )
+    return {name: float(each.mean()) for name, each in rates.items()}
 
 
 TASKS: dict[str, Kind] = {
     "mnistnet": Kind(_mnistnet, _mnistnet_finals),
-    **{name: _nodes(name) for name in ("cora", "citeseer", "pubmed")},
-    **{f"glue_{name}": _glue(name) for name in EPOCHS},
+    "convnet": Kind(_convnet, _convnet_finals),
+    "attack": Kind(_attack, _attack_finals, {"PGD": "sg"}, _attack_beside),
+    **{
+        name: Kind(partial(_nodes, name=name), partial(_nodes_finals, name=name))
+        for name in ("cora", "citeseer", "pubmed")
+    },
+    **{
+        f"glue_{name}": Kind(partial(_glue, name=name), partial(_glue_finals, name=name))
+        for name in EPOCHS
+    },
 }

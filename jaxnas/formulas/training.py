@@ -10,6 +10,7 @@ A run depends on its rule, its learning rate and its key alone. It is frozen at 
 is not finite.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from jaxnas.formulas.tape import Grammar
 
 GROUP = 32  # rules written out into one program
 ENOUGH = 150  # steps x runs from which on writing a rule out pays on a CPU
+MEMORY, ACCELERATOR_MEMORY = 2**31, 2**34  # bytes that the rules of one program may hold
+# Arrays of the size of the weights that a rule holds: written out, and read from its tape.
+ARRAYS = {"group": 8, "select": 24}
 
 
 class Task(NamedTuple):
@@ -46,6 +50,8 @@ class Task(NamedTuple):
       decay: weight decay, added to the gradient.
       project: `(params, memory) -> params`, after each step.
       schedule: `(t) -> factor` of the learning rate at step `t`, from 1.
+      side_by_side: whether runs are computed side by side on a CPU too. Convolutions should not:
+        with a kernel for each run they are several times slower than one after another.
     """
 
     name: str
@@ -62,6 +68,7 @@ class Task(NamedTuple):
     decay: float = 0.0
     project: Callable[[PyTree, PyTree], PyTree] | None = None
     schedule: Callable[[Float[Array, ""]], Float[Array, ""]] | None = None
+    side_by_side: bool = True
 
 
 class Trained(NamedTuple):
@@ -102,7 +109,7 @@ def trainer(task: Task, grammar: Grammar, how: str = "auto") -> Train:
     ways = {"group": _grouped(task, grammar), **_general(task, grammar)}
 
     def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
-        way = choose(task.steps * len(keys), jax.default_backend()) if how == "auto" else how
+        way = choose(task, len(keys), jax.default_backend()) if how == "auto" else how
         return ways[way](tapes, jnp.asarray(rates, jnp.float32), prepared(keys))
 
     return run
@@ -117,7 +124,16 @@ def _general(task: Task, grammar: Grammar) -> dict[str, Callable[..., Trained]]:
     def mapped(tapes: Array, rates: Array, runs: Runs) -> Trained:
         return jax.lax.map(lambda each: one(*each, runs), (tapes, rates))
 
-    return {"map": compiled(mapped), "select": compiled(jax.vmap(one, in_axes=(0, 0, None)))}
+    side_by_side = compiled(jax.vmap(one, in_axes=(0, 0, None)))
+
+    def selected(tapes: np.ndarray, rates: Array, runs: Runs) -> Trained:
+        most = min(at_once(task, len(runs.keys), "select"), len(tapes))
+        # The last rules stand in for those that the last part lacks: one shape, one program.
+        filled = np.minimum(np.arange(-(-len(tapes) // most) * most), len(tapes) - 1)
+        parts = [side_by_side(tapes[part], rates[part], runs) for part in filled.reshape(-1, most)]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(tapes)], *parts)
+
+    return {"map": compiled(mapped), "select": selected}
 
 
 def _grouped(task: Task, grammar: Grammar) -> Callable[..., Trained]:
@@ -130,20 +146,33 @@ def _grouped(task: Task, grammar: Grammar) -> Callable[..., Trained]:
 
     def run(tapes: np.ndarray, rates: Array, runs: Runs) -> Trained:
         tapes = np.asarray(tapes, np.int32)
+        most = min(at_once(task, len(runs.keys), "group"), GROUP)
         parts = [
-            program(tapes[n : n + GROUP].tobytes())(rates[n : n + GROUP], runs)
-            for n in range(0, len(tapes), GROUP)
+            program(tapes[n : n + most].tobytes())(rates[n : n + most], runs)
+            for n in range(0, len(tapes), most)
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
     return run
 
 
-def choose(work: int, backend: str) -> str:
-    """How rules are trained best: measured break-evens of compilation against faster steps."""
+def at_once(task: Task, runs: int, how: str) -> int:
+    """How many rules of so many runs each fit into the memory of one program; at least one."""
+    params, _ = jax.eval_shape(task.start, jax.random.key(0))
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    memory = MEMORY if jax.default_backend() == "cpu" else ACCELERATOR_MEMORY
+    return max(1, memory // (4 * ARRAYS[how] * runs * size))
+
+
+def choose(task: Task, runs: int, backend: str) -> str:
+    """How rules are trained best: measured break-evens of compilation against faster steps.
+
+    Where the network is so large that its runs go one after another, its own compilation is what
+    counts, so one program for all rules is best.
+    """
     if backend != "cpu":
         return "select"
-    return "group" if work > ENOUGH else "map"
+    return "group" if task.side_by_side and task.steps * runs > ENOUGH else "map"
 
 
 class Runs(NamedTuple):
@@ -210,10 +239,12 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Tr
             return w
         return ravel_pytree(task.project(unravel(w), memory))[0]
 
-    gradient, moved = jax.vmap(jax.value_and_grad(loss, has_aux=True)), jax.vmap(project)
+    beside = task.side_by_side or jax.default_backend() != "cpu"
+    gradient, moved = _each(jax.value_and_grad(loss, has_aux=True), beside), jax.vmap(project)
+    judge = _each(lambda losses, w, memory: task.score(losses, unravel(w), memory), beside)
     for _ in lead:
-        gradient = jax.vmap(gradient, in_axes=(0, 0, None, None))  # rules share their batches
-        moved = jax.vmap(moved)
+        gradient = _each(gradient, beside, shared=2)  # rules share their batches
+        moved, judge = jax.vmap(moved), _each(judge, beside)
 
     def step(carry: Any, at: Any) -> tuple[Any, Any]:
         w, memory, kept, before, frozen = carry
@@ -239,12 +270,21 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Tr
     carry = (w, memory, rule.start(w), *none)
     (w, memory, _, _, frozen), losses = jax.lax.scan(step, carry, (steps, items))
     losses = jnp.moveaxis(losses, 0, -1)
-    judge = jax.vmap(lambda losses, w, memory: task.score(losses, unravel(w), memory))
-    for _ in lead:
-        judge = jax.vmap(judge)
     score = judge(losses, w, memory)
     good = (frozen == 0) & jnp.isfinite(score)
     return Trained(jnp.where(good, score, task.bound), losses, frozen)
+
+
+def _each(f: Callable[..., Any], beside: bool, shared: int = 0) -> Callable[..., Any]:
+    """`f` over the leading axis of all but the last `shared` arguments, beside or after another."""
+
+    def run(*args: Any) -> Any:
+        own, rest = args[: len(args) - shared], args[len(args) - shared :]
+        if beside:
+            return jax.vmap(lambda *own: f(*own, *rest))(*own)
+        return jax.lax.map(lambda own: f(*own, *rest), own)
+
+    return run
 
 
 def _where(mask: Bool[Array, "*N R"], new: Array, old: Array) -> Array:

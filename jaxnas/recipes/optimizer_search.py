@@ -24,6 +24,7 @@ from jaxnas.formulas.optax_rule import as_file
 from jaxnas.formulas.optimizer_search import optimizer_search, traversal
 from jaxnas.formulas.rewrite import canonical
 from jaxnas.formulas.tape import Grammar, nested, parse, to_latex, to_text, translated
+from jaxnas.formulas.tasks import Scale
 from jaxnas.formulas.update_rules import BASELINES, space
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
@@ -36,6 +37,8 @@ class Config:
 
     Attributes:
       task: what rules are judged by, a name in `formulas.tasks`.
+      dataset: a name in `data.catalog`; empty for the paper's.
+      examples: of the data set that are used; 0 for all.
       space: which operators and leaves: `conv-subset`, `conv`, `gnn`, `adversarial`; empty for the
         one that the paper searches on this task.
       searcher: `traversal` of the super-tree, `random` or `evolution`.
@@ -53,6 +56,8 @@ class Config:
     """
 
     task: str = "mnistnet"
+    dataset: str = ""
+    examples: int = 0
     space: str = ""
     searcher: str = "traversal"
     samples: int = 32
@@ -85,13 +90,12 @@ def build(config: Config) -> System:
       ValueError: for settings that cannot be.
     """
     kind = tasks.find(config.task)
-    task = kind.search(config.steps, config.seeds_of_rule)
+    scale, end = _scales(config)
+    proxy, task = kind.search(scale)
     grammar = space(config.space or task.space, config.nodes)
-    judge = Judge(task, grammar, constrained=config.constrained, how=config.how)
+    judge = Judge(task, grammar, constrained=config.constrained, how=config.how, proxy=proxy)
     everything = space("everything", max(config.nodes, 10))
-    finals = Finals(
-        everything, kind.finals(config.final_steps, config.seeds_of_rule, config.transfer)
-    )
+    finals = Finals(everything, kind.finals(end, config.transfer))
     search = close(_searcher(config, judge, grammar), judge)
     main = next(iter(finals.trials.values())).task
     return System(
@@ -101,7 +105,9 @@ def build(config: Config) -> System:
         seeds="loop",
         judge=finals,
         describe=partial(_describe, list(finals.trials)),
-        baseline=lambda key, seeds: _handmade(config.baselines, everything),
+        baseline=lambda key, seeds: _handmade(
+            config.baselines, {**kind.baselines, **BASELINES}, everything
+        ),
         curve=None,
         space=Notation(partial(to_text, everything), partial(_graph, everything)),
         labels={
@@ -112,8 +118,14 @@ def build(config: Config) -> System:
         },
         failures=FAILURES,
         trace=partial(_trace, main.steps),
-        notes=partial(_notes, grammar) if config.searcher == "traversal" else None,
+        notes=lambda state: _notes(config, kind, end, grammar, state),
     )
+
+
+def _scales(config: Config) -> tuple[Scale, Scale]:
+    """Of the search, and of the final evaluation."""
+    scale = Scale(config.steps, config.seeds_of_rule, config.examples, config.dataset)
+    return scale, scale._replace(steps=config.final_steps)
 
 
 def _steps(config: Config) -> int:
@@ -159,16 +171,16 @@ def _in(everything: Grammar, grammar: Grammar, search: Search) -> Search:
     return Search(search.init, step, lambda state: moved(search.best(state)))
 
 
-def _handmade(names: str, everything: Grammar) -> dict[str, PyTree]:
+def _handmade(names: str, known: dict[str, str], everything: Grammar) -> dict[str, PyTree]:
     if names == "none":
         return {}
-    chosen = list(BASELINES) if names == "all" else names.split(",")
-    unknown = [name for name in chosen if name not in BASELINES]
+    chosen = list(known) if names == "all" else names.split(",")
+    unknown = [name for name in chosen if name not in known]
     if unknown:
         raise ValueError(
-            f"`baselines` must be of {', '.join(BASELINES)}, or all, or none, but got {unknown[0]!r}."
+            f"`baselines` must be of {', '.join(known)}, or all, or none, but got {unknown[0]!r}."
         )
-    return {"hand-made": np.stack([parse(everything, BASELINES[name]) for name in chosen])}
+    return {"hand-made": np.stack([parse(everything, known[name]) for name in chosen])}
 
 
 def _graph(everything: Grammar, tape: Any) -> dict[str, Any]:
@@ -196,10 +208,17 @@ def _trace(steps: int, extra: Outcome) -> dict[str, list[float]]:
     }
 
 
-def _notes(grammar: Grammar, state: Any) -> dict[str, Any]:
+def _notes(
+    config: Config, kind: tasks.Kind, end: Scale, grammar: Grammar, state: Any
+) -> dict[str, Any]:
+    notes: dict[str, Any] = {}
+    if kind.beside and config.baselines != "none":
+        notes["beside"] = kind.beside(end)
+    if config.searcher != "traversal":
+        return notes
     seeds = jax.tree.leaves(state)[0].shape[0]
     each = [jax.tree.map(lambda x, s=s: x[s], state.searcher) for s in range(seeds)]
-    return {
+    return notes | {
         "traversal": [traversal(grammar, one) for one in each],
         "roll_outs": [
             dict(zip(("drawn", "failed a test", "known"), map(int, one.drawn), strict=True))
@@ -231,7 +250,7 @@ def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
     best = max(chosen, key=lambda row: row.metrics["fitness"])
     config = Config(**run.config["config"])
     kind = tasks.find(config.task)
-    main = next(iter(kind.finals(config.final_steps, config.seeds_of_rule, False).values())).task
+    main = next(iter(kind.finals(_scales(config)[1], False).values())).task
     grammar = space("everything", max(config.nodes, 10))
     rate = next(v for k, v in best.metrics.items() if k.endswith("_rate"))
     tape = canonical(grammar, parse(grammar, best.genotype))
