@@ -1,0 +1,75 @@
+"""Where the synchronous house meets asyncio.
+
+Searchers are called step by step, and each step may open an event loop of its own, while locks and
+connections belong to one loop. `per_loop` gives every loop its own; `ask_all` is the door.
+
+Example:
+    >>> from jaxnas.llm import ask_all, scripted
+    >>> client = scripted(lambda request: f"seed {request.seed}")
+    >>> message = [{"role": "user", "content": "Hello"}]
+    >>> done = ask_all(client.complete(message, seed=seed) for seed in range(2))
+    >>> [completion.replies[0].text for completion in done]
+    ['seed 0', 'seed 1']
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from jaxnas.llm.client import Completion, ModelError
+
+T = TypeVar("T")
+
+
+def per_loop(make: Callable[[], T]) -> Callable[[], T]:
+    """What `make` gives, made once in every event loop that asks for it."""
+    made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get() -> T:
+        loop = asyncio.get_running_loop()
+        if loop not in made:
+            made[loop] = make()
+        return made[loop]
+
+    return get
+
+
+def ask_all(
+    calls: Iterable[Coroutine[Any, Any, Completion]],
+) -> list[Completion | ModelError]:
+    """Waits for many completions at once, from code that is not asynchronous.
+
+    A model that does not answer one call spoils that call alone; anything else (the budget is
+    spent, a recording has no such request) cancels what is under way and is raised.
+
+    Args:
+      calls: what `Client.complete` returns.
+
+    Returns:
+      The completion, or the error, of each call in order.
+    """
+    together = _gather(list(calls))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(together)
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop running in this thread
+        return thread.submit(lambda: asyncio.run(together)).result()
+
+
+async def _gather(calls: list[Coroutine[Any, Any, Completion]]) -> list[Completion | ModelError]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_caught(call)) for call in calls]
+    except* Exception as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _caught(call: Coroutine[Any, Any, Completion]) -> Completion | ModelError:
+    try:
+        return await call
+    except ModelError as error:
+        return error
