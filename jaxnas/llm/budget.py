@@ -66,7 +66,9 @@ class BudgetError(ValueError):
       limit: what there was.
     """
 
-    def __init__(self, which: str, used: float, limit: float, need: float) -> None:
+    def __init__(
+        self, which: str, used: float | int, limit: float | int, need: float | int
+    ) -> None:
         super().__init__(
             f"The budget of {which} is spent: {used:g} of `{which}`={limit:g} are used and the next "
             f"call may take {need:g}; raise `{which}`, or lower `max_tokens` and `n`."

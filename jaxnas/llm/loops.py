@@ -63,7 +63,7 @@ async def _gather(calls: list[Coroutine[Any, Any, Completion]]) -> list[Completi
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_caught(call)) for call in calls]
-    except* Exception as errors:
+    except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 

@@ -17,6 +17,7 @@ Example:
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -25,6 +26,7 @@ from jaxnas.llm.client import Client, Completion, ModelError, Reply, Request
 from jaxnas.llm.loops import per_loop
 
 _REFUSALS = (400, 404, 422, 501)
+_STARTS = 200  # brackets in a reply at which JSON may begin, so that no reply takes long
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -93,17 +95,20 @@ def _fitting(reply: Reply, schema: Mapping[str, Any]) -> Any:
 
 
 def values(text: str) -> list[Any]:
-    """The JSON objects and arrays in a text, outermost ones only, or the text itself as JSON."""
+    """The text itself as JSON, or the objects and arrays in it, outermost ones only."""
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError):
         found, at, decoder = [], 0, json.JSONDecoder()
-    while starts := [i for i in (text.find("{", at), text.find("[", at)) if i >= 0]:
+    for _ in range(_STARTS):
+        start = re.compile(r"[{[]").search(text, at)
+        if start is None:
+            break
         try:
-            value, at = decoder.raw_decode(text, min(starts))
+            value, at = decoder.raw_decode(text, start.start())
             found.append(value)
         except (ValueError, RecursionError):
-            at = min(starts) + 1
+            at = start.end()
     return found
 
 
