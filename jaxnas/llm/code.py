@@ -104,7 +104,8 @@ def _module(answer: Statement, pool: Sequence[Statement]) -> str:
             if needed not in chosen:
                 chosen.append(needed)
                 todo |= needed.uses
-    chosen += [s for s in usable if "*" in s.binds and s not in chosen]
+    always = [s for s in usable if "*" in s.binds or (s.is_import and "__future__" in s.text)]
+    chosen += [s for s in always if s not in chosen]
     order = {id(s): i for i, s in enumerate(pool)}
     chosen.sort(key=lambda s: (s.part == answer.part, order[id(s)]))
     imports = dict.fromkeys(s.text for s in chosen if s.is_import)

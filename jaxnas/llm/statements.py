@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jaxnas.llm.replies import Part, layouts
 
-_TRIES = 1000  # texts parsed for one layout of a part, so that no reply takes long
+_TRIES = 500  # texts parsed for one layout of a part, so that no reply takes long
 _LOOKAHEAD = 40  # lines at the margin that one statement may have
 _BEGINS = re.compile(
     r"""(class|def|async\s+def|from|import|try|if|for|while|with)\b
@@ -59,19 +59,16 @@ class Statement(NamedTuple):
 
 
 def statements(part: Part, index: int) -> list[Statement]:
-    """The statements of a part, in the layout that makes most of it Python.
+    """The statements of a part, in the first layout that is Python, or has definitions at least.
 
     Args:
       part: of a reply.
       index: which one it is.
     """
-    texts = dict.fromkeys(text.rstrip() for text in layouts(part.text.strip("\n")))
-    read = [_read(text.split("\n"), index, part.open) for text in texts]
-    return max(read, key=lambda found: sum(_worth(s) for s in found))
-
-
-def _worth(statement: Statement) -> int:
-    return (100 if statement.defines else statement.is_code) * (-1 if statement.error else 1)
+    texts = [text.rstrip().split("\n") for text in layouts(part.text.strip("\n"))]
+    whole = [lines for lines in texts if isinstance(_parsed(lines), ast.Module)]
+    read = [_read(lines, index, part.open) for lines in whole[:1] or texts]
+    return next((found for found in read if any(s.defines for s in found)), read[0])
 
 
 def _read(lines: Sequence[str], part: int, is_open: bool) -> list[Statement]:
@@ -80,10 +77,12 @@ def _read(lines: Sequence[str], part: int, is_open: bool) -> list[Statement]:
         piece, last = lines[begin:end], is_open and end == len(lines)
         if isinstance(parsed, ast.Module):
             found += [_sound(node, piece, part, last) for node in parsed.body]
-        elif parsed is not None:
-            found.append(_broken(parsed, piece, part, last))
-        elif found and found[-1].defines and _INSIDE.match(lines[begin]):
+            continue
+        inside = not _HEADER.match(lines[begin]) and any(_INSIDE.match(line) for line in piece)
+        if inside and found and found[-1].defines:
             found[-1] = found[-1]._replace(error="other text stands in the middle of it")
+        if parsed is not None:
+            found.append(_broken(parsed, piece, part, last))
     return found
 
 
@@ -132,6 +131,7 @@ def _parsed(lines: Sequence[str]) -> ast.Module | SyntaxError:
 
 def _sound(node: ast.stmt, piece: Sequence[str], part: int, last: bool) -> Statement:
     end = node.end_lineno or node.lineno
+    rest = [line for line in piece[end:] if line.strip() and not line.strip().startswith("#")]
     decorators = getattr(node, "decorator_list", [])
     begin = min(item.lineno for item in (node, *decorators))
     text = "\n".join(piece[begin - 1 : end])
@@ -142,7 +142,7 @@ def _sound(node: ast.stmt, piece: Sequence[str], part: int, last: bool) -> State
     return Statement(
         text=text,
         part=part,
-        ends_reply=last and end == len(piece),
+        ends_reply=last and not rest,
         is_import=isinstance(node, ast.Import | ast.ImportFrom),
         is_code=not is_prose and getattr(node, "value", node) is not None,
         binds=frozenset(binds | {"*" for name in names if name.name == "*"}),
