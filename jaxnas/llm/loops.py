@@ -16,33 +16,37 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
+from jaxnas.llm.budget import BudgetError
 from jaxnas.llm.client import Completion, ModelError
 
 T = TypeVar("T")
+Call = Coroutine[Any, Any, Completion]
+Outcome = Completion | ModelError | BudgetError
 
 
 def per_loop(make: Callable[[], T]) -> Callable[[], T]:
     """What `make` gives, made once in every event loop that asks for it."""
-    made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+    made: dict[asyncio.AbstractEventLoop, T] = {}
 
     def get() -> T:
         loop = asyncio.get_running_loop()
         if loop not in made:
+            # What is made may hold its loop, so weak references would not let go of either.
+            for closed in [other for other in made if other.is_closed()]:
+                del made[closed]
             made[loop] = make()
         return made[loop]
 
     return get
 
 
-def ask_all(
-    calls: Iterable[Coroutine[Any, Any, Completion]],
-) -> list[Completion | ModelError]:
+def ask_all(calls: Iterable[Call]) -> list[Outcome]:
     """Waits for many completions at once, from code that is not asynchronous.
 
-    A model that does not answer one call spoils that call alone; anything else (the budget is
-    spent, a recording has no such request) cancels what is under way and is raised.
+    A model that does not answer, or a budget that is spent, spoils that call alone, so that what
+    was paid for is not lost; a caller stops where it finds a `BudgetError`. Anything else (a
+    recording has no such request) cancels what is under way and is raised.
 
     Args:
       calls: what `Client.complete` returns.
@@ -59,7 +63,7 @@ def ask_all(
         return thread.submit(lambda: asyncio.run(together)).result()
 
 
-async def _gather(calls: list[Coroutine[Any, Any, Completion]]) -> list[Completion | ModelError]:
+async def _gather(calls: list[Call]) -> list[Outcome]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_caught(call)) for call in calls]
@@ -68,8 +72,8 @@ async def _gather(calls: list[Coroutine[Any, Any, Completion]]) -> list[Completi
     return [task.result() for task in tasks]
 
 
-async def _caught(call: Coroutine[Any, Any, Completion]) -> Completion | ModelError:
+async def _caught(call: Call) -> Outcome:
     try:
         return await call
-    except ModelError as error:
+    except (ModelError, BudgetError) as error:
         return error

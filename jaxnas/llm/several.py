@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+from jaxnas.llm.budget import BudgetError
 from jaxnas.llm.client import Client, Completion, ModelError, Request, Usage
 
 
@@ -28,7 +29,7 @@ def several(client: Client) -> Client:
 
     Returns:
       The client. Usage is the sum over requests. Replies that could be had are never thrown away:
-      there are fewer than `n` where some requests failed, and an error where all did.
+      there are fewer than `n` where later requests failed or the budget was spent.
     """
     together = True
 
@@ -42,7 +43,7 @@ def several(client: Client) -> Client:
         singles = [_single(request, i) for i in range(len(first.replies), request.n)]
         rest = await asyncio.gather(*map(client.send, singles), return_exceptions=True)
         for part in rest:
-            if isinstance(part, BaseException) and not isinstance(part, ModelError):
+            if isinstance(part, BaseException) and not isinstance(part, ModelError | BudgetError):
                 raise part
         return _joined(first, [part for part in rest if isinstance(part, Completion)], request.n)
 

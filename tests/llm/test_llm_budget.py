@@ -15,6 +15,7 @@ from jaxnas.llm import (
     Usage,
     ask_all,
     scripted,
+    several,
 )
 from jaxnas.llm.budget import Cost, prompt_bound
 from jaxnas.llm.client import Request
@@ -154,8 +155,20 @@ def test_a_budget_goes_on_from_what_was_used_and_is_shared_by_clients():
     budget = Budget(requests=5, used=Cost(3, 10, 0.0))
     a, b = (budget.guard(scripted(["x"] * 9)) for _ in range(2))
     ask_all([a.complete(ASK), b.complete(ASK)])
-    with pytest.raises(BudgetError, match="5 of `requests`=5 are used"):
-        ask_all([b.complete(ASK)])
+    (spent,) = ask_all([b.complete(ASK)])
+    assert isinstance(spent, BudgetError)
+    assert "5 of `requests`=5 are used" in str(spent)
+
+
+def test_what_was_paid_for_is_kept_when_the_budget_ends_among_many_calls():
+    budget = Budget(requests=3)
+    client = budget.guard(scripted(["a", "b", "c", "d", "e"]))
+    done = ask_all(client.complete(ASK, seed=i) for i in range(5))
+    assert [d.replies[0].text for d in done[:3]] == ["a", "b", "c"]
+    assert all(isinstance(d, BudgetError) for d in done[3:])
+    singly = several(Budget(requests=3).guard(scripted(lambda request: ["one"])))
+    (part,) = ask_all([singly.complete(ASK, n=9)])
+    assert len(part.replies) == 3
 
 
 def test_wrong_budgets_are_refused_by_name():
