@@ -3,6 +3,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from jaxnas.llm import (
     ModelError,
     ask_all,
     attempts,
+    extract,
     record,
     replay,
     scripted,
@@ -138,6 +140,7 @@ def test_a_line_cut_off_by_a_kill_is_read_over_and_the_file_goes_on(tmp_path, lo
 
 WRITER = """
 import sys
+from pathlib import Path
 from jaxnas.llm import ask_all, record, scripted
 name, path = sys.argv[1:]
 client = record(scripted(lambda request: f"{name} {request.seed} " + "x" * 9000), path)
@@ -196,3 +199,31 @@ def test_the_model_is_needed_only_where_there_are_several(tmp_path):
     with pytest.raises(ValueError, match=r"`model` must be one of .*\['m1', 'm2'\], but got None"):
         replay(path)
     assert ask_all([replay(path, "m2").complete(ASK)])[0].replies[0].text == "m2"
+
+
+def test_a_recording_of_a_real_server_is_still_read_and_replayed():
+    # SmolLM2-135M behind llama.cpp with one slot, which refuses n > 1 and takes JSON schemas.
+    path = Path(__file__).with_name("smollm2.jsonl")
+    log = []
+    client = structured(several(attempts(replay(path), on_attempt=log.append)))
+    ask = [
+        {"role": "user", "content": "Write a Python function area(r) in a code block. Code only."}
+    ]
+    schema = {
+        "type": "object",
+        "properties": {"layers": {"type": "integer"}},
+        "required": ["layers"],
+    }
+    count = [{"role": "user", "content": "How many layers? JSON."}]
+    networks, layers = ask_all(
+        [
+            client.complete(ask, n=3, max_tokens=60, seed=1, temperature=0.7),
+            client.complete(count, max_tokens=40, schema=schema, temperature=0.7),
+        ]
+    )
+    found = [extract(reply.text, "area", finish=reply.finish) for reply in networks.replies]
+    assert [code.failure for code in found] == ["truncated", None, "truncated"]
+    assert found[1].source == "def area(r):\n    return r * r * r\n"
+    assert networks.usage == (138, 155)
+    assert layers.replies[0].parsed == {"layers": 3}
+    assert sorted(a.outcome for a in log) == ["ok"] * 4 + ["refused"]
