@@ -64,7 +64,7 @@ def extract(reply: str, wanted: str | None = None, *, finish: str = "stop") -> C
     """
     cut = finish == "length" or len(reply) > _LONGEST
     blocks = parts(reply[:_LONGEST])
-    if not blocks:
+    if not blocks and not cut:
         return Code(None, wanted, "empty", FAILURES["empty"])
     everything = [s for i, block in enumerate(blocks) for s in statements(block, i)]
     fenced = [s for s in everything if blocks[s.part].fenced]
@@ -115,11 +115,11 @@ def _module(answer: Statement, pool: Sequence[Statement]) -> str:
 
 
 def _binders(name: str, part: int, usable: Sequence[Statement]) -> list[Statement]:
-    """What gives a name its value: every import of it, and the nearest block that defines it."""
+    """What gives a name its value: in the answer's own block, else in the last that does."""
     bound = [s for s in usable if name in s.binds]
-    homes = {s.part for s in bound if not s.is_import}
+    homes = {s.part for s in bound}
     home = part if part in homes else max(homes, default=part)
-    return [s for s in bound if s.is_import or s.part == home]
+    return [s for s in bound if s.part == home]
 
 
 def _without(

@@ -55,12 +55,19 @@ def ask_all(calls: Iterable[Call]) -> list[Outcome]:
       The completion, or the error, of each call in order.
     """
     together = _gather(list(calls))
+    if not _in_a_loop():
+        return asyncio.run(together)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(together)).result()
+
+
+def _in_a_loop() -> bool:
+    """Whether a loop runs in this thread already, as it does in notebooks."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(together)
-    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop running in this thread
-        return thread.submit(lambda: asyncio.run(together)).result()
+        return False
+    return True
 
 
 async def _gather(calls: list[Call]) -> list[Outcome]:

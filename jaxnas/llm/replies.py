@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^`\n]*$")
-_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
+_THOUGHT = re.compile(r"\A.*</think(?:ing)?>|\A\s*<think(?:ing)?>.*", re.DOTALL)
 _SPECIAL = re.compile(r"<\|[\w ]+\|>|</?s>|<\uff5c[^>\n]*\uff5c>")
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\x00"))
 _PYTHON = {"", "python", "py", "python3", "py3", "pycon", "ipython", "jax", "flax", "code"}

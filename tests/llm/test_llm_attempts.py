@@ -262,6 +262,18 @@ def test_servers_that_give_fewer_replies_are_asked_for_the_rest(most):
     assert asked[len(asked) // 2 :] == ([5] if most == 5 else [1] * 5)
 
 
+def test_replies_had_in_turns_take_the_first_and_the_slowest_of_the_rest():
+    async def send(request):
+        latency = {4: 1.0}.get(request.n, 2.0 + request.seed / 2**40)
+        usage = Usage(3, 2) if request.seed != 7 else None
+        return Completion((Reply("a"),), usage, "m", latency)
+
+    client = several(Client("m", send))
+    one, other = ask_all(client.complete(ASK, n=n, seed=7) for n in (4, 1))
+    assert 3.0 < one.latency < 3.001
+    assert (one.usage, other.usage) == (None, None)
+
+
 def test_replies_that_could_be_had_are_kept_when_others_fail():
     def speak(request):
         speak.calls += 1

@@ -129,6 +129,14 @@ def test_of_several_definitions_the_last_counts():
     first = PROGRAM.replace("nn.Dense(10)", "nn.Dense(7)")
     for reply in (first + MODEL, f"Before:\n{fence(first)}\nAfter:\n{fence(PROGRAM)}"):
         assert "nn.Dense(7)" not in whole(extract(reply, "Model"))
+    own = "class A:\n    a = 1\n\nclass A:\n    def f(self):\n        return super(A, self)\n"
+    assert extract(own, "A").source.count("class A") == 1
+
+
+def test_what_a_model_thinks_is_not_what_it_answers():
+    thought = f"<think>\nMaybe\n{fence(PROGRAM)}\nor not.\n"
+    assert extract(f"{thought}</think>\nI would rather not.", "Model").failure == "no_code"
+    assert extract(thought, "Model", finish="length").failure == "truncated"
 
 
 def test_a_parent_never_passes_for_its_broken_child():
@@ -169,6 +177,24 @@ def test_a_reply_in_the_form_of_evoprompting_is_read_behind_its_metrics():
 def test_a_function_can_be_wanted_with_its_decorator():
     reply = "import functools\n\n@functools.cache\ndef triplets(z):\n    return z\n"
     assert extract(fence(reply), "triplets").source.count("\n@functools.cache\ndef") == 1
+
+
+def test_what_is_needed_comes_from_the_block_itself_and_else_from_the_last():
+    blocks = [
+        "import a as nn\nK = 1",
+        "K = 2\nL = 2",
+        "L = 3",
+        "import b as nn\nf = lambda: nn, K, L",
+    ]
+    for order in (blocks, [*blocks[3:], *blocks[:3]]):
+        reply = "\n".join(map(fence, order)).replace(
+            "f = lambda: nn, K, L", "def f():\n    return nn, K, L"
+        )
+        namespace = {
+            s.split(" = ")[0]: s for s in extract(reply, "f").source.split("\n") if " = " in s
+        }
+        assert namespace == {"K": "K = 2", "L": "L = 3"}
+        assert extract(reply, "f").source.startswith("import b as nn\n\n")
 
 
 def test_imports_of_the_future_and_of_everything_stand_first():

@@ -92,6 +92,8 @@ def test_every_misbehaviour_is_one_typed_error_after_one_request(act, kind, stat
     assert isinstance(error, ModelError)
     assert (error.kind, error.status, error.free) == (kind, status, free)
     assert len(server.bodies) == 1  # the package's own retries are off
+    # What the package raises holds the request, and the request its headers.
+    assert error.__cause__ is error.__context__ is None
 
 
 def test_a_server_that_is_not_there_bills_nothing():

@@ -1,8 +1,10 @@
 import asyncio
+import fcntl
 import json
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,9 +99,17 @@ def test_a_failure_is_replayed_and_asked_again_when_recording_goes_on(tmp_path):
 
 
 def test_equal_requests_at_the_same_time_are_sent_once(tmp_path):
-    client = record(scripted(["first", "second"]), tmp_path / "r.jsonl")
+    inner, sent = scripted(["first", "second"]), []
+
+    async def send(request):
+        sent.append(request)
+        await asyncio.sleep(0.01)
+        return await inner.send(request)
+
+    client = record(inner._replace(send=send), tmp_path / "r.jsonl")
     done = ask_all(client.complete(ASK) for _ in range(5))
     assert {d.replies[0].text for d in done} == {"first"}
+    assert len(sent) == 1
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
 
 
@@ -121,6 +131,20 @@ def test_two_recorders_of_one_file_go_on_with_the_reply_that_came_first(tmp_path
 
     first, second = asyncio.run(scenario())
     assert first.replies[0].text == second.replies[0].text == "quick"
+
+
+def test_a_writer_waits_for_the_one_that_is_writing(tmp_path):
+    path = tmp_path / "r.jsonl"
+    client = record(scripted(["a"]), path)
+    with open(path) as other, ThreadPoolExecutor(1) as thread:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = thread.submit(ask_all, [client.complete(ASK)])
+        with pytest.raises(TimeoutError):
+            done.result(timeout=0.2)
+        assert path.read_bytes() == b""
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert done.result(timeout=10)[0].replies[0].text == "a"
+    assert path.read_bytes().endswith(b"\n")
 
 
 # Where only the line break was lost the reply stands.

@@ -25,7 +25,13 @@ def server(refuses, asked, status=400):
             return ModelError("refused", f"no {kind}", status=status, free=True)
         return '{"a": 3}' if kind != "text" else "Well:\n```json\n{\n 'a': 3}\n```\nor {\"a\": 4}."
 
-    return structured(scripted(speak))
+    inner = scripted(speak)
+
+    async def send(request):
+        await asyncio.sleep(0.001)  # so that requests overlap
+        return await inner.send(request)
+
+    return structured(Client("m", send))
 
 
 @pytest.mark.parametrize(
