@@ -139,8 +139,7 @@ def _outcome(done: Completion | BaseException, number: int) -> Completion:
     if isinstance(done, Completion):
         return done
     if isinstance(done, ModelError) and number > 1:
-        text = f"{done} (attempt {number}, the last)"
-        raise ModelError(done.kind, text, status=done.status, retry_after=done.retry_after)
+        raise done.again(f"{done} (attempt {number}, the last)")
     raise done
 
 

@@ -5,7 +5,8 @@ Before a call is sent, the most it can cost is reserved: one request, an upper b
 more raises `BudgetError`; one that may fit once others have settled waits for them. A call that
 ends without saying what it cost (cancelled, timed out, cut off, no usage in the reply) is settled
 with the whole reservation, since it may be billed; one that the server turned down with an error
-costs a request and nothing else.
+costs a request and nothing else. The bound holds as far as a server keeps to `max_tokens` and
+writes no prompt of its own around ours.
 
 Example:
     >>> from jaxnas.llm import Budget, BudgetError, Prices, ask_all, scripted

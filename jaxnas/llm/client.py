@@ -148,6 +148,12 @@ class ModelError(ValueError):
         self.retry_after = retry_after
         self.free = free
 
+    def again(self, message: str | None = None) -> "ModelError":
+        """The same error anew, without the frames the first one holds on to."""
+        new = ModelError(self.kind, message or str(self), status=self.status, free=self.free)
+        new.retry_after = self.retry_after
+        return new
+
 
 def canonical(model: str, request: Request) -> dict[str, Any]:
     """A request and its model as plain values; what is not set is left out."""

@@ -64,20 +64,20 @@ def endpoint(
     connection = per_loop(connect)
 
     async def send(request: Request) -> Completion:
+        create, secret = connection().chat.completions.with_raw_response.create, _key(key_env)
         begin = time.perf_counter()
         try:
             async with asyncio.timeout(timeout):
-                create = connection().chat.completions.with_raw_response.create
                 answer = (await create(**_body(request, model, length_field))).text
         except TimeoutError:
             failure = ModelError("timeout", f"no reply from {host} in {timeout:g} s")
         except openai.APIError as error:
-            failure = _failure(error, host, _key(key_env))
+            failure = _failure(error, host, secret)
         else:
             completion = _completion(answer, model, time.perf_counter() - begin)
             if completion is not None:
                 return completion
-            start = _redacted(answer, _key(key_env))
+            start = _redacted(answer, secret)
             failure = ModelError("malformed", f"no completion but {start!r} from {host}")
         # Raised out here, so that no request with its headers comes along as the context.
         raise failure

@@ -76,7 +76,7 @@ def record(client: Client, path: Path | str) -> Client:
                 done = error
             kept = book.add(key, canonical(client.model, request), done)
         if isinstance(kept, ModelError):
-            raise kept
+            raise kept.again()
         return kept
 
     return client._replace(send=send)
@@ -115,7 +115,7 @@ def replay(path: Path | str, model: str | None = None) -> Client:
                 f"recorded run; record it again."
             )
         if isinstance(found, ModelError):
-            raise found
+            raise found.again()
         return found
 
     return Client(model, send)
@@ -183,8 +183,7 @@ class _Book:
 
 def _plain(done: Completion | ModelError) -> dict[str, Any]:
     if isinstance(done, ModelError):
-        fields = {"kind": done.kind, "message": str(done), "status": done.status}
-        return {"error": {**fields, "retry_after": done.retry_after, "free": done.free}}
+        return {"error": {**vars(done), "message": str(done)}}
     replies = [{"text": reply.text, "finish": reply.finish} for reply in done.replies]
     usage = done.usage and done.usage._asdict()
     rest = {"usage": usage, "model": done.model, "latency": done.latency}

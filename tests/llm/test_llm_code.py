@@ -323,7 +323,7 @@ def test_no_shape_of_a_reply_changes_the_program(seed):
 def test_no_reply_takes_long_or_raises(reply):
     begin = time.process_time()
     code = extract(reply, "Model")
-    assert time.process_time() - begin < 5
+    assert time.process_time() - begin < 10
     assert code.source is None
     assert code.failure in FAILURES
 

@@ -44,7 +44,7 @@ def test_a_completion_has_replies_usage_finish_model_and_latency():
     assert [reply.text for reply in done.replies] == ["a", "b"]
     assert {reply.finish for reply in done.replies} == {"length"}
     assert (done.usage, done.model) == (Usage(11, 5), "m-1")
-    assert 0 < done.latency < 5
+    assert 0 < done.latency < 60
     (body,) = server.bodies
     expected = {"model": "m", "messages": ASK, "n": 2, "temperature": 0.5, "max_tokens": 9}
     assert body == {**expected, "seed": 3}
@@ -82,13 +82,13 @@ def test_schema_stop_and_the_name_of_the_length_are_sent_as_asked():
         (raw('{"choices": [{"message": 3}]}'), "malformed", None, False),
         (raw('{"error": {"message": "upstream"}}'), "malformed", None, False),
         (cuts, "connection", None, False),
-        (hangs(1.0), "timeout", None, False),
-        (drips(1.0), "timeout", None, False),
+        (hangs(60), "timeout", None, False),
+        (drips(60), "timeout", None, False),
     ],
 )
 def test_every_misbehaviour_is_one_typed_error_after_one_request(act, kind, status, free):
     with serving(act) as server:
-        error = one(endpoint(server.url, "m", timeout=0.4))
+        error = one(endpoint(server.url, "m", timeout=0.4 if kind == "timeout" else 60.0))
     assert isinstance(error, ModelError)
     assert (error.kind, error.status, error.free) == (kind, status, free)
     assert len(server.bodies) == 1  # the package's own retries are off
@@ -142,47 +142,43 @@ def test_half_a_surrogate_pair_and_a_missing_text_can_still_be_stored():
     done.replies[0].text.encode()
 
 
-def test_the_key_is_sent_and_stands_in_nothing_that_is_written(monkeypatch, tmp_path):
-    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
+@pytest.fixture
+def logged():
+    """Everything any logger says."""
+    written, names = io.StringIO(), ("", "openai", "httpx", "httpx2", "httpcore", "httpcore2")
+    handler, levels = logging.StreamHandler(written), [logging.getLogger(n).level for n in names]
     logging.getLogger().addHandler(handler)
-    levels = {name: logging.getLogger(name).level for name in ("", "openai", "httpx", "httpcore")}
-    for name in levels:
+    for name in names:
         logging.getLogger(name).setLevel(logging.DEBUG)
-    acts = (
-        fails(401, f"Incorrect API key provided: {KEY}."),
-        fails(500, KEY),
-        raw(f"no JSON but {KEY}"),
-        cuts,
-        hangs(0.6),
-        says("done"),
-    )
+    yield written
+    logging.getLogger().removeHandler(handler)
+    for name, level in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+
+
+def test_the_key_is_sent_and_stands_in_nothing_that_is_written(monkeypatch, tmp_path, logged):
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
     log = []
-    try:
-        with serving(*acts) as server:
-            client = endpoint(server.url, "m", key_env="MY_KEY", timeout=0.3)
-            client = record(client, tmp_path / "replies.jsonl")
-            client = attempts(client, backoff=0.0, retries=9, on_attempt=log.append)
-            refused, done = one(client), one(client)
-    finally:
-        logging.getLogger().removeHandler(handler)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-    assert refused.status == 401
-    assert "***" in str(refused)
-    assert isinstance(done, Completion)
-    assert [a.outcome for a in log[1:]] == ["server", "malformed", "connection", "timeout", "ok"]
+
+    def client_of(server, timeout):
+        client = endpoint(server.url, "m", key_env="MY_KEY", timeout=timeout)
+        client = record(client, tmp_path / "replies.jsonl")
+        return attempts(client, backoff=0.0, retries=3, on_attempt=log.append)
+
+    acts = fails(401, f"Wrong key: {KEY}."), fails(500, KEY), raw(f"no JSON but {KEY}"), cuts
+    with serving(*acts, says("done")) as server, serving(hangs(60)) as hanging:
+        clients = client_of(server, 60.0), client_of(hanging, 0.4)
+        refused, done, late = one(clients[0]), one(clients[0], seed=1), one(clients[1], seed=2)
+    outcomes = ["refused", "server", "malformed", "connection", "ok", *["timeout"] * 4]
+    assert [a.outcome for a in log] == outcomes
+    assert (refused.status, late.kind, done.replies[0].text) == (401, "timeout", "done")
+    assert "Wrong key: ***" in str(refused)
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    said = [written.getvalue(), repr(client), repr(log), repr(done), *files]
-    said += traceback.format_exception(refused)
-    error = refused
-    while error is not None:
-        said += [repr(error), repr(vars(error))]
-        error = error.__cause__ or error.__context__
-    assert len(files) == 1
-    assert "HTTP Request" in written.getvalue()  # the package did log
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "HTTP Request" in logged.getvalue()  # the package did log
+    said = [logged.getvalue(), file.read_text(), repr(clients), repr(log), repr(done)]
+    for error in (refused, late):
+        said += [*traceback.format_exception(error), repr(error), repr(vars(error))]
     for text in said:
         assert KEY not in text
 
@@ -246,9 +242,9 @@ def test_a_cancelled_request_lets_go_of_the_server_at_once_and_is_charged():
             await task
         return time.perf_counter() - begin
 
-    with serving(hangs(3.0)) as server:
+    with serving(hangs(60)) as server:
         took = asyncio.run(scenario(budget.guard(endpoint(server.url, "m"))))
-    assert took < 1
+    assert took < 30
     assert budget.used.requests == 1
     assert budget.used.tokens > 100
 
