@@ -5,7 +5,7 @@ A `Client` sends a `Request` and gets a `Completion`. Back-ends make one (`endpo
 
     client = endpoint("http://127.0.0.1:8091/v1", "qwen2.5-coder-1.5b")
     client = record(client, "replies.jsonl")              # ask once, replay for ever
-    client = Budget(requests=2000, tokens=3e6).guard(client)
+    client = Budget(requests=2000, tokens=3_000_000).guard(client)
     client = attempts(client, concurrency=8, on_attempt=ledger.append)
     client = structured(several(client))                  # JSON and n > 1, whatever the server can
     completion = await client.complete(messages, n=4, temperature=0.6, max_tokens=400, seed=0)
