@@ -25,11 +25,11 @@ KEY = jax.random.key(4)
 
 
 def screen(tapes):
-    """Fails about half; rules of equal root, size and sum are equal."""
+    """Fails about half; rules of equal root and sum, roughly, are equal."""
     tapes = np.asarray(tapes)
     prints = np.zeros((len(tapes), 25), np.float32)
-    prints[:, 0], prints[:, 1] = tapes[:, 0], (tapes != END).sum(1)
-    prints[:, 2] = np.where(tapes == END, 0, tapes).sum(1) % 17
+    prints[:, 0] = tapes[:, 0]
+    prints[:, 1] = np.where(tapes == END, 0, tapes).sum(1) % 9
     good = jnp.asarray(tapes.sum(1) % 2 == 0)
     return Screened(good, jnp.ones(len(tapes)), jnp.asarray(prints))
 
@@ -118,7 +118,7 @@ def test_roll_outs_are_counted_as_drawn_failed_and_known(story):
     state = steps[-1][1].searcher
     assert state.drawn.tolist() == [len(rolls), failed, len(rolls) - failed - distinct]
     assert state.known == distinct
-    assert min(failed, len(rolls) - failed - distinct) > 10
+    assert min(failed, len(rolls) - failed - distinct) > 5
 
 
 def test_no_rule_is_asked_for_twice_and_rejected_ones_are_replaced(story):

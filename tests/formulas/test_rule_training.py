@@ -161,7 +161,7 @@ def test_the_way_is_chosen_by_device_and_size():
 
 @pytest.fixture(scope="module")
 def judged():
-    texts = ["adam", "-g", "g", "g2", "exp(exp(g2)) * g"]
+    texts = ["adam", "-g", "g", "g2", "exp(exp(2) * 2) * g"]
     tapes = np.stack([*(parse(GNN, text) for text in texts), np.full(8, END, np.int32)])
     rates = (0.01, 0.1, 0.3)
     judge = Judge(TOY._replace(bound=-6.0, rates=rates), GNN, how="map")
@@ -187,10 +187,7 @@ def test_what_is_not_worth_training_scores_nothing_costs_nothing_and_says_why(ju
     measured = judged[2]
     assert np.isfinite(measured.fitness).tolist() == [True, False, True, False, False, False]
     assert measured.cost.tolist() == [1, 0, 1, 0, 0, 0]
-    reasons = measured.failure.tolist()
-    assert reasons[:4] == [0, 1, 0, 1]
-    assert reasons[4] in (1, 2)
-    assert reasons[5] == 3
+    assert measured.failure.tolist() == [0, 1, 0, 1, 2, 3]
 
 
 def test_a_rule_whose_seeds_all_end_at_the_bound_is_worth_nothing():

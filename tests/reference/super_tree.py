@@ -53,7 +53,10 @@ def tell(level, pool, fresh, waiting, score):
 
 
 def best(symbols, level):
-    """The child with the best mean of those that still have holes."""
-    means = [(total / level.counts[c], c) for c, total in level.totals.items()]
-    nodes = [(mean, child_of(symbols, level.node, c)) for mean, c in means]
-    return max((mean, node) for mean, node in nodes if "_" in slow.names(node))[1]
+    """The child with the best mean of those that still have holes, the first of equals."""
+    children = []
+    for child, total in level.totals.items():
+        node = child_of(symbols, level.node, child)
+        if "_" in slow.names(node):
+            children.append((round(total / level.counts[child], 4), -child, node))
+    return max(children)[2]
