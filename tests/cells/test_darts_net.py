@@ -9,12 +9,19 @@ from reference import darts_cells as slow
 from jaxnas.cells import darts_space, nasnet_space
 from jaxnas.cells.darts_net import FixedCell, drop_path, network
 from jaxnas.nn import chain
+from jaxnas.nn.network import fill
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def drawn(*shape, seed=1):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def started(module, *args, **more):
+    """Variables of a module, without running it."""
+    start = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **more))
+    return jax.jit(lambda: fill(jax.random.key(0), start))()
 
 
 def without_norms(params):
@@ -35,7 +42,9 @@ def test_a_cell_equals_the_same_cell_in_plain_loops(space, name, size, reduction
     entries, concat = genotype[2:] if reduction else genotype[:2]
     before, last = drawn(2, *(2 * n for n in size), 3), drawn(2, *size, 5, seed=2)
     cell = FixedCell(entries, concat, 4, reduction, True)
-    y, variables = cell.init_with_output(jax.random.key(0), before, last, train=True)
+    variables = started(cell, before, last, train=True)
+    run = jax.jit(lambda v, *x: cell.apply(v, *x, train=True, mutable=["batch_stats"])[0])
+    y = run(variables, before, last)
     params = {
         name: {inner: p for inner, p in part.items() if not inner.startswith("Norm")}
         for name, part in variables["params"].items()
@@ -94,11 +103,13 @@ def test_a_loop_over_equal_cells_computes_what_one_after_the_other_does():
             loop = FixedCell(*genotype[:2], 3, False, False, name="stacked")
             return chain._chained(loop, 3, pair, (), False)
 
-    ys, variables = Chain().init_with_output(jax.random.key(0), *pair)
+    variables = started(Chain(), *pair)
+    ys = jax.jit(Chain().apply)(variables, *pair)
+    one = jax.jit(lambda v, *pair: cell.apply(v, *pair, train=False))
     for n in range(3):
-        own = jax.tree.map(lambda v, n=n: v[n], variables)
+        own = jax.tree.map(lambda v, n=n: v[n], jax.device_get(variables))
         own = {kind: part["stacked"] for kind, part in own.items()}
-        pair = pair[1], cell.apply(own, *pair, train=False)
+        pair = pair[1], one(own, *pair)
     for a, b in zip(ys, pair, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -110,12 +121,12 @@ def tiny():
         darts_space.from_text("DARTS_V2"),
         classes=5,
         channels=4,
-        layers=8,
+        layers=3,
         auxiliary=True,
         drop_path=0.5,
     )
     x = drawn(6, 32, 1)
-    return jax.jit(net.apply, static_argnums=2), net.init(jax.random.key(0), x), x
+    return jax.jit(net.apply, static_argnums=2), jax.jit(net.init)(jax.random.key(0), x), x
 
 
 def test_training_gives_both_logits_and_new_statistics_evaluation_the_first(tiny):
@@ -125,6 +136,7 @@ def test_training_gives_both_logits_and_new_statistics_evaluation_the_first(tiny
     assert logits.shape == side.shape == (6, 5)
     evaluated, same = apply(variables, x, False)
     assert evaluated.shape == (6, 5)
+    new, same, variables = jax.device_get((new, same, variables))  # compare without compiling
     jax.tree.map(np.testing.assert_array_equal, same, variables)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), new, variables)
     assert all(jax.tree.leaves(moved["batch_stats"]))
@@ -158,19 +170,10 @@ def test_drop_path_spares_the_identity():
     entries = (("skip_connect", 0), ("skip_connect", 1)) * 4
     cell = FixedCell(entries, (2, 3, 4, 5), 4, False, False)
     x = drawn(8, 6, 4)
-    variables = cell.init(jax.random.key(0), x, x, train=True)
-    ways = [
-        cell.apply(
-            variables,
-            x,
-            x,
-            rate,
-            train=True,
-            rngs={"dropout": jax.random.key(3)},
-            mutable=["batch_stats"],
-        )[0]
-        for rate in (jnp.float32(0.9), None)
-    ]
+    variables = started(cell, x, x, train=True)
+    how = {"train": True, "rngs": {"dropout": jax.random.key(3)}, "mutable": ["batch_stats"]}
+    run = jax.jit(lambda rate: cell.apply(variables, x, x, rate, **how)[0])
+    ways = [run(rate) for rate in (jnp.float32(0.9), None)]
     np.testing.assert_array_equal(*ways)
 
 
@@ -197,15 +200,16 @@ def test_the_imagenet_stem_divides_the_size_by_eight_before_the_first_cell():
     net = chain.ChainNet(
         lambda *_, name: _Shapes(name=name), classes=2, channels=4, layers=3, stem="imagenet"
     )
-    _, said = net.init_with_output(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    shapes = said["seen"]["cell_0"]["inputs"]
-    assert shapes == ((1, 16, 16, 4), (1, 8, 8, 4))
+    image = jnp.zeros((1, 64, 64, 3))
+    said = jax.eval_shape(lambda: net.init(jax.random.key(0), image, train=False))
+    shapes = [seen.shape for seen in said["seen"]["cell_0"]["inputs"]]
+    assert shapes == [(1, 16, 16, 4), (1, 8, 8, 4)]
 
 
 class _Shapes(chain.nn.Module):
     @chain.nn.compact
     def __call__(self, before, last, train):
-        self.variable("seen", "inputs", lambda: (before.shape, last.shape))
+        self.variable("seen", "inputs", lambda: (before, last))
         return last
 
 

@@ -1,5 +1,7 @@
 """The DARTS supernet against a mixed cell in plain loops, and its published sizes."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from reference import darts_cells as slow
 
 from jaxnas.cells import darts_space as ds
-from jaxnas.nn.network import count_params
+from jaxnas.nn.network import count_params, fill
 from jaxnas.oneshot.darts_space import MixedCell, supernet
 from jaxnas.oneshot.supernet import Mix
 
@@ -24,13 +26,17 @@ def size_of(classes=10, **how):
     ("how", "size"),
     [
         ({"space": "darts"}, 1_930_618),
-        ({"space": "s5"}, 1_930_618),
+        pytest.param({"space": "s5"}, 1_930_618, marks=pytest.mark.slow),  # s5 is seen below
         ({"space": "s1"}, 405_146),
         ({"space": "s2"}, 665_466),
         ({"space": "s3"}, 665_466),
         ({"space": "s4"}, 624_506),
         ({"partial": 4}, 299_578),
-        ({"space": "s5", "channels": 36, "layers": 20, "partial": 6}, 2_221_750),
+        pytest.param(
+            {"space": "s5", "channels": 36, "layers": 20, "partial": 6},
+            2_221_750,
+            marks=pytest.mark.slow,  # seconds of tracing for another factor
+        ),
         ({"space": "s5", "channels": 36, "layers": 20, "partial": 4}, 2_986_462),
     ],
 )
@@ -42,6 +48,7 @@ def test_a_hundred_classes_add_the_published_number():
     assert size_of(classes=100, space="s2") == 665_466 + 23_130
 
 
+@cache
 def cell_of(space, reduction, partial, shape, channels):
     rng = np.random.default_rng(0)
     reduced, (batch, *size) = reduction, shape
@@ -53,7 +60,8 @@ def cell_of(space, reduction, partial, shape, channels):
         jnp.asarray(rng.uniform(0.2, 1.5, 28), jnp.float32),
     )
     cell = MixedCell(ops, partial, channels, reduction, reduced)
-    variables = cell.init(jax.random.key(0), s0, s1, mix, train=True)
+    start = jax.eval_shape(lambda: cell.init(jax.random.key(0), s0, s1, mix, train=True))
+    variables = jax.jit(lambda: fill(jax.random.key(0), start))()
     assert set(variables) == {"params"}  # no statistics
     assert all(path[-1].key == "kernel" for path, _ in jax.tree.leaves_with_path(variables))
     run = jax.jit(lambda mix: cell.apply(variables, s0, s1, mix, train=True))
@@ -95,7 +103,7 @@ def test_a_cell_equals_the_same_cell_in_plain_loops(space, reduction, partial, s
 
 
 def test_nothing_is_what_nothing_weighs():
-    run, _, mix = cell_of("darts", False, 1, (2, 5), 2)
+    run, _, mix = cell_of(*CELLS[0])
     assert not np.asarray(run(mix._replace(ops=jnp.zeros((28, 8))))).any()
     assert not np.asarray(run(mix._replace(ops=jnp.eye(8)[jnp.zeros(28, int)]))).any()  # `none`
     assert not np.asarray(run(mix._replace(edges=jnp.zeros(28)))).any()
@@ -120,7 +128,7 @@ def test_logits_have_a_column_per_class_and_the_choices_are_those_of_the_space(s
 def test_noise_is_drawn_anew_with_every_key():
     net = supernet(classes=3, channels=2, layers=1, space="s4")
     x = jnp.ones((2, 8, 1))
-    weights = net.init(jax.random.key(0), x)
+    weights = jax.jit(net.init)(jax.random.key(0), x)
     logits = jax.jit(net.logits)
     for op, differs in ((0, True), (1, False)):
         mix = Mix(jnp.eye(2)[jnp.full(28, op)], jnp.ones(28))
@@ -131,7 +139,7 @@ def test_noise_is_drawn_anew_with_every_key():
 def test_kernels_start_by_the_fan_in_of_one_edge_of_one_layer():
     """Layers and edges stand on leading axes that are no part of it."""
     net = supernet(classes=3, channels=8, layers=13, space="s2")
-    weights = net.init(jax.random.key(0), jnp.zeros((1, 16, 1)))
+    weights = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 16, 1)))
     (name,) = [n for n in weights if n.startswith("stacked_10")]
     operation = weights[name]["stacked_0_sep_conv_3x3"]["SeparableConv_0"]
     depth, point = (operation[n]["kernel"] for n in ("Depthwise_0", "Conv_0"))
