@@ -90,6 +90,7 @@ def build(config: Config) -> System:
         everything, kind.finals(config.final_steps, config.seeds_of_rule, config.transfer)
     )
     search = close(_searcher(config, judge, grammar), judge)
+    handmade = _handmade(config.baselines, everything)
     main = next(iter(finals.trials.values())).task
     return System(
         [Leg(_in(everything, grammar, search), _steps(config))],
@@ -98,7 +99,7 @@ def build(config: Config) -> System:
         seeds="loop",
         judge=finals,
         describe=partial(_describe, list(finals.trials)),
-        baseline=lambda key, seeds: _handmade(config.baselines, everything),
+        baseline=lambda key, seeds: handmade,
         curve=None,
         space=Notation(partial(to_text, everything), partial(_graph, everything)),
         labels={
