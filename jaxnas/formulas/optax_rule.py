@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from jaxnas.formulas.evaluate import unrolled
-from jaxnas.formulas.tape import Grammar, Tape, nested, to_code, to_latex, to_text
+from jaxnas.formulas.tape import Grammar, Tape, nested, size, to_code, to_latex, to_text
 from jaxnas.formulas.update_rules import BUFFERS, Inputs, buffers, remember
 
 
@@ -104,9 +104,10 @@ def as_file(
         text=to_text(grammar, tape),
         latex=to_latex(grammar, tape),
         names=repr(names),
-        rate=f"{learning_rate:g}",
+        rate=str(learning_rate),
         steps=steps,
-        decay=f"{weight_decay:g}",
+        decay=str(weight_decay),
+        draws=size(tape),
         buffers="\n".join(f"        {line}" for line in lines),
         kept=", ".join(f'"{name}": new_{name}' for name in names),
         value=code,
@@ -160,7 +161,7 @@ def optimizer(learning_rate=$rate, steps=$steps, weight_decay=$decay, seed=0):
     def one(raw, w, memory, key, step):
         g = raw + weight_decay * w
         t = jnp.minimum(step, steps).astype(jnp.float32)
-        keys = iter(jax.random.split(key, 10))
+        keys = iter(jax.random.split(key, $draws))
 
         def drop(x, rate):
             stays = jax.random.bernoulli(next(keys), 1 - rate, w.shape)

@@ -95,8 +95,9 @@ def build(config: Config) -> System:
     grammar = space(config.space or task.space, config.nodes)
     judge = Judge(task, grammar, constrained=config.constrained, how=config.how, proxy=proxy)
     everything = space("everything", max(config.nodes, 10))
-    finals = Finals(everything, kind.finals(end, config.transfer))
+    finals = Finals(everything, kind.finals(end, config.transfer), how=config.how)
     search = close(_searcher(config, judge, grammar), judge)
+    handmade = _handmade(config.baselines, {**kind.baselines, **BASELINES}, everything)
     main = next(iter(finals.trials.values())).task
     return System(
         [Leg(_in(everything, grammar, search), _steps(config))],
@@ -105,9 +106,7 @@ def build(config: Config) -> System:
         seeds="loop",
         judge=finals,
         describe=partial(_describe, list(finals.trials)),
-        baseline=lambda key, seeds: _handmade(
-            config.baselines, {**kind.baselines, **BASELINES}, everything
-        ),
+        baseline=lambda key, seeds: handmade,
         curve=None,
         space=Notation(partial(to_text, everything), partial(_graph, everything)),
         labels={

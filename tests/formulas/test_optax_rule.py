@@ -33,8 +33,7 @@ RULES |= {
     for base in ("w2", "am1p", "adam")
 }
 RULES |= {
-    f"{base} to a power": ("pow", (base,), ("2",))
-    for base in ("g2", "w2", "am1p", "rmsprop", "w1", "ld")
+    f"{base} to a power": ("pow", (base,), ("2",)) for base in ("w2", "am1p", "rmsprop", "w1", "ld")
 }
 RULES |= {
     "a power of a square": ("pow", ("g2",), ("cd",)),
@@ -92,7 +91,8 @@ def walks():
 def test_the_exported_rule_walks_as_the_searched_one(walks, kind, name):
     wanted = walks["loop"][name]
     assert np.isfinite(wanted).all()
-    np.testing.assert_allclose(walks[kind][name], wanted, rtol=1e-6, atol=1e-6)
+    far = max(1.0, np.abs(wanted).max())
+    np.testing.assert_allclose(walks[kind][name], wanted, rtol=1e-6, atol=1e-6 * far)
 
 
 def test_expression_optax_and_expression_again_keep_the_walk(walks):
@@ -160,7 +160,7 @@ def test_the_file_keeps_every_digit_of_its_settings():
         assert shown in text
 
 
-def test_a_rule_of_many_random_symbols_still_has_draws_for_all(monkeypatch):
+def test_a_rule_of_many_random_symbols_still_has_draws_for_all():
     wide = space("everything", 40)
     tree = ("noise",)
     for _ in range(15):

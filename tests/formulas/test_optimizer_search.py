@@ -25,11 +25,10 @@ KEY = jax.random.key(4)
 
 
 def screen(tapes):
-    """Fails about half; rules of equal root and sum, roughly, are equal."""
+    """Fails about half; rules are known by a number out of 211."""
     tapes = np.asarray(tapes)
     prints = np.zeros((len(tapes), 25), np.float32)
-    prints[:, 0] = tapes[:, 0]
-    prints[:, 1] = np.where(tapes == END, 0, tapes).sum(1) % 9
+    prints[:, 0] = (7 * tapes.sum(1) + 31 * (tapes != END).sum(1)) % 211
     good = jnp.asarray(tapes.sum(1) % 2 == 0)
     return Screened(good, jnp.ones(len(tapes)), jnp.asarray(prints))
 
@@ -98,7 +97,7 @@ def test_each_level_goes_to_the_child_of_the_best_mean_over_its_roll_outs(story)
         if len(way) < LEVELS:
             totals = [level.totals.get(c, 0) for c in range(10 * len(GNN.symbols))]
             counts = [level.counts.get(c, 0) for c in range(10 * len(GNN.symbols))]
-            np.testing.assert_allclose(state.searcher.totals[len(way)], totals, atol=1e-4)
+            np.testing.assert_allclose(state.searcher.totals[len(way)], totals, rtol=1e-4)
             assert state.searcher.counts[len(way)].tolist() == counts
             if level.trained >= SAMPLES or level.rounds == ROUNDS:
                 way.append(level.node)
@@ -118,7 +117,7 @@ def test_roll_outs_are_counted_as_drawn_failed_and_known(story):
     state = steps[-1][1].searcher
     assert state.drawn.tolist() == [len(rolls), failed, len(rolls) - failed - distinct]
     assert state.known == distinct
-    assert min(failed, len(rolls) - failed - distinct) > 5
+    assert min(failed, len(rolls) - failed - distinct) >= 3
 
 
 def test_no_rule_is_asked_for_twice_and_rejected_ones_are_replaced(story):
