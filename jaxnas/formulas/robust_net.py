@@ -84,7 +84,16 @@ def robust_net(
         raise ValueError(f"`batch` must be at most the {len(y)} images, but got {batch}.")
     network = SmallNet(len(dataset.classes), width)
     shapes = jax.eval_shape(network.init, key, jnp.zeros(x[:1].shape, jnp.float32))
-    settings = (VERSION, shapes, width, epochs, batch, rate, epsilon, np.asarray(jax.random.key_data(key)))
+    settings = (
+        VERSION,
+        shapes,
+        width,
+        epochs,
+        batch,
+        rate,
+        epsilon,
+        np.asarray(jax.random.key_data(key)),
+    )
     path = _path(x, y, settings)
     variables = _stored(path, shapes)
 
