@@ -18,7 +18,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def options(text: str) -> argparse.ArgumentParser:
     """A parser with `--quick` (under a minute, not recorded) and `--json`."""
-    parser = argparse.ArgumentParser(description=text)
+    parser = argparse.ArgumentParser(description=text, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="under a minute, not recorded")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

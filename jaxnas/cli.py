@@ -5,6 +5,7 @@ that compute, so that `--help` answers at once.
 """
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -27,8 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
       SystemExit: with code 2 for wrong input, 130 after Ctrl-C.
     """
-    args = parser().parse_args(argv)
+    top = parser()
+    args, unknown = top.parse_known_args(argv)
     try:
+        _refuse(unknown, top, args.parser)
         args.command(args)
     except KeyboardInterrupt:
         where = getattr(args, "out", None) or getattr(args, "run", "")
@@ -46,19 +49,35 @@ def main(argv: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="jaxnas", description="Architecture search in JAX.")
+    about = "Architecture search in JAX."
+    # With abbreviations `--seed 0` would be read as `--seeds 0`.
+    top = argparse.ArgumentParser(prog="jaxnas", description=about, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"jaxnas {__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=function)
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=function, parser=sub)
         return sub
 
     _add_running(command)
     _add_reading(command)
     return top
+
+
+def _refuse(unknown: list[str], *parsers: argparse.ArgumentParser) -> None:
+    """Raises for arguments there are not, naming options spelt alike or of which help says so."""
+    if not unknown:
+        return
+    actions = [action for each in parsers for action in each._actions]
+    known = {name: action.help or "" for action in actions for name in action.option_strings}
+    name = unknown[0].partition("=")[0]
+    near = difflib.get_close_matches(name, known, n=1)
+    near += [other for other, text in known.items() if name.strip("-") in text.split()]
+    hints = [f"{other} ({known[other]})" for other in near if name.startswith("-")]
+    meant = f"; nearest: {', '.join(hints)}" if hints else ""
+    raise ValueError(f"unknown arguments {' '.join(unknown)}{meant}.")
 
 
 def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -80,10 +99,10 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     _add_json(sub)
 
-    sub = command("export", _export, "write weights, Flax module and card of a finished training")
+    sub = command("export", _export, "write a trained network, or a found optimizer, for others")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    sub.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/model")
-    sub.add_argument("--seed", type=int, metavar="N", help="default: best on validation, else 0")
+    sub.add_argument("--out", type=Path, metavar="PATH", help="default: RUN/model, or RUN")
+    sub.add_argument("--seed", type=int, metavar="N", help="default: the best, where that is fair")
     _add_json(sub)
 
 
@@ -115,7 +134,7 @@ def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seeds", type=int, default=1, metavar="N", help="how many side by side")
-    sub.add_argument("--key", type=int, default=0, help="random key, a whole number")
+    sub.add_argument("--key", type=int, default=0, help="seed of the random numbers")
     sub.add_argument("--out", type=Path, metavar="DIR", help="new folder of the run")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     _add_json(sub)
@@ -186,11 +205,21 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from jaxnas.recipes import load, training
     from jaxnas.recipes.export import FILES, export
+    from jaxnas.runs.store import open_run
 
     _cache_compilation()
-    out = export(args.run, args.out or args.run / "model", seed=args.seed)
-    _facts({name: str(out / name) for name in FILES}, as_json=args.json)
+    run = open_run(args.run)
+    recipe = run.config.get("recipe")
+    if recipe == training.NAME:
+        out = export(args.run, args.out or args.run / "model", seed=args.seed)
+        files = [out / name for name in FILES]
+    elif hasattr(load(str(recipe)), "export"):
+        files = load(str(recipe)).export(run, args.out or args.run, args.seed)
+    else:
+        raise ValueError(f"A run of {recipe} has nothing to export; train what it found first.")
+    _facts({file.name: str(file) for file in files}, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> None:
@@ -215,7 +244,7 @@ def _show(outcome: Any, *, as_json: bool) -> None:
 
     page = report([outcome.run.folder], outcome.run.folder / "report.html")
     config, best = outcome.run.config, outcome.best
-    warnings = _collapse(outcome)
+    warnings = [*_collapse(outcome), *_dead(outcome)]
     for warning in warnings:
         print(f"jaxnas: warning: {warning}", file=sys.stderr)
     facts = {
@@ -257,6 +286,16 @@ def _collapse(outcome: Any) -> list[str]:
     return [
         f"the search collapsed for seed {', '.join(seeds)}: skip connections lead on more than "
         f"half of the edges, or no edge leads to an operation with weights"
+    ]
+
+
+def _dead(outcome: Any) -> list[str]:
+    seeds = [str(row.seed) for row in outcome.found if not row.metrics["connected"]]
+    if not seeds:
+        return []
+    return [
+        f"nothing reaches the output of what was found by seed {', '.join(seeds)}: such a cell can "
+        f"only guess"
     ]
 
 

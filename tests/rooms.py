@@ -1,7 +1,8 @@
 """Deletes each room in turn, with its recipes, tests and notebooks, and runs what is left.
 
 `make rooms` proves that a room can go: nothing outside it may break. Rooms that others stand on
-(core, nn, data, runs, train, cells) take those with them, so only the top rooms are deleted alone.
+(core, nn, data, llm, runs, train, cells) take those with them, so only the top rooms are deleted
+alone.
 """
 
 import re
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOUNDATIONS = ("core", "data", "nn", "runs", "train", "evolve", "cells", "recipes", "report")
+FOUNDATIONS = ("core", "data", "nn", "llm", "runs", "train", "evolve", "cells", "recipes", "report")
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnas.data import idx_files, images, jpeg_pack, tables
+from jaxnas.data import graphs, idx_files, images, jpeg_pack, tables
 from jaxnas.data.dataset import PLACES, Dataset, find
 
 _GENERATED = "generated, nothing to get"
@@ -27,7 +27,7 @@ class Entry:
         files: Any of these in a data folder satisfies it; empty if it is generated.
         how: How to get it.
         licence: The licence its authors state.
-        table: Whether it is a benchmark table, which `load` does not return.
+        kind: What the loader returns; `load` returns data sets only.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Entry:
     files: tuple[str, ...] = ()
     how: str = _GENERATED
     licence: str = "generated here"
-    table: bool = False
+    kind: str = "data set"
 
 
 class Row(NamedTuple):
@@ -115,7 +115,43 @@ _ENTRIES = (
         files=(tables.FILE,),
         how=tables.REMEDY,
         licence="MIT",
-        table=True,
+        kind="table",
+    ),
+    Entry(
+        "cora",
+        "2,708 papers that cite each other, seven classes",
+        "jaxnas.data.graphs:cora",
+        files=graphs.citation_files("cora"),
+        how=f"{graphs.REMEDY} {PLACES}",
+        licence=graphs.LICENCE,
+        kind="graph",
+    ),
+    Entry(
+        "citeseer",
+        "3,327 papers that cite each other, six classes",
+        "jaxnas.data.graphs:citeseer",
+        files=graphs.citation_files("citeseer"),
+        how=f"{graphs.REMEDY} {PLACES}",
+        licence=graphs.LICENCE,
+        kind="graph",
+    ),
+    Entry(
+        "pubmed",
+        "19,717 papers that cite each other, three classes",
+        "jaxnas.data.graphs:pubmed",
+        files=graphs.citation_files("pubmed"),
+        how=f"{graphs.REMEDY} {PLACES}",
+        licence=graphs.LICENCE,
+        kind="graph",
+    ),
+    Entry(
+        "ppi",
+        "24 graphs of interacting proteins, 121 labels a node",
+        "jaxnas.data.graphs:ppi",
+        files=(graphs.PPI_FILE,),
+        how=f"{graphs.PPI_REMEDY} {PLACES}",
+        licence=graphs.LICENCE,
+        kind="list of graphs",
     ),
 )
 DATASETS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
@@ -131,7 +167,7 @@ def load(name: str) -> Dataset:
         The data set.
 
     Raises:
-        ValueError: If there is no such data set, or it is a table.
+        ValueError: If there is no such data set, or it is a table or a graph.
         DataError: If its files are absent or damaged.
 
     Example:
@@ -141,8 +177,9 @@ def load(name: str) -> Dataset:
     if name not in DATASETS:
         raise ValueError(f"`name` must be a known data set, but is {name!r}. {_suggestion(name)}")
     module, function = DATASETS[name].loader.split(":")
-    if DATASETS[name].table:
-        raise ValueError(f"{name!r} is a table, not a data set: call {module}.{function}().")
+    kind = DATASETS[name].kind
+    if kind != "data set":
+        raise ValueError(f"{name!r} is a {kind}, not a data set: call {module}.{function}().")
     return getattr(importlib.import_module(module), function)()
 
 

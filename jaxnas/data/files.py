@@ -6,13 +6,14 @@ run.
 """
 
 import gzip
+import io
 import os
 import pickle
 import tempfile
 import zipfile
 import zlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +72,27 @@ def read_npz(path: Path, keys: Sequence[str], remedy: str) -> dict[str, np.ndarr
     return arrays
 
 
+def read_npy(path: Path, remedy: str) -> np.ndarray:
+    """The array of an npy file; never objects.
+
+    Args:
+        path: The file.
+        remedy: What to do if it is damaged.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: If it is absent or damaged, or holds objects.
+    """
+    try:
+        return np.load(io.BytesIO(read_bytes(path, remedy)), allow_pickle=False)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(path, f"it is damaged ({error})", remedy) from error
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file so that nobody ever sees half of it.
 
@@ -92,7 +114,13 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def unpickle(
-    stream: IO[bytes], path: Path, remedy: str, *, encoding: str = "ASCII", tensors: bool = False
+    stream: IO[bytes],
+    path: Path,
+    remedy: str,
+    *,
+    encoding: str = "ASCII",
+    tensors: bool = False,
+    also: Mapping[tuple[str, str], Any] = {},
 ) -> Any:
     """One pickled object made of plain containers, numbers, strings and numpy arrays.
 
@@ -102,6 +130,7 @@ def unpickle(
         remedy: What to do if it is refused.
         encoding: How strings written by Python 2 come back; "bytes" keeps them as bytes.
         tensors: Let PyTorch tensors stand in the object; they come back as `None`.
+        also: What stands for further names, by module and name; nothing of theirs is imported.
 
     Returns:
         The object.
@@ -109,9 +138,10 @@ def unpickle(
     Raises:
         DataError: If it asks for any other name, or is damaged.
     """
-    reader = _Tensorless if tensors else _Restricted
+    reader = (_Tensorless if tensors else _Restricted)(stream, encoding=encoding)
+    reader.names = _ALLOWED | dict(also)
     try:
-        return reader(stream, encoding=encoding).load()
+        return reader.load()
     # A damaged pickle may raise almost anything, from IndexError to MemoryError.
     except Exception as error:
         raise DataError(path, f"its pickle is refused or damaged ({error})", remedy) from error
@@ -157,10 +187,12 @@ _ALLOWED = _harmless()
 class _Restricted(pickle.Unpickler):
     """Looks names up in a fixed table and imports nothing."""
 
+    names: Mapping[tuple[str, str], Any] = _ALLOWED
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in self.names:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
+        return self.names[module, name]
 
 
 class _Tensorless(_Restricted):

@@ -23,7 +23,8 @@ from jaxnas.formulas.update_rules import BUFFERS, DECAY, DECAY2, EPSILON, Inputs
 WIDTH, PROBES = 25, 25
 ACUTE = 0.15  # least mean cosine
 SAME = 1e-6  # greatest mean difference of equal prints
-STEP, STEPS = 30.0, 100.0  # when a rule is asked
+# When a rule is asked; not at a restart, where `rd` would be 1 and `rd * g` be taken for `g`.
+STEP, STEPS = 31.0, 100.0
 
 
 class Screened(NamedTuple):

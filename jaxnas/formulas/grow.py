@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxnas.formulas.tape import END, HOLE, Grammar
+from jaxnas.formulas.tape import END, HOLE, Grammar, Tape
 
 Tapes = Int[Array, " L"]
 
@@ -43,7 +43,7 @@ def weights(
     return may * jnp.maximum(opened, 1.0)
 
 
-def fill(grammar: Grammar, partial: Tapes, row: Any, token: Any) -> Tapes:
+def fill(grammar: Grammar, partial: Tapes | Tape, row: Any, token: Any) -> Tapes:
     """Puts a symbol where a hole is, with holes for its operands behind it."""
     arity, partial = jnp.asarray(grammar.arity)[token], jnp.asarray(partial)
     i = jnp.arange(partial.shape[0])

@@ -33,8 +33,8 @@ class Judge:
     """Rules of a grammar, judged by a task.
 
     The rate is chosen by the score of one seed on `proxy`, the fitness is the mean over other seeds
-    at that rate. A rule that fails the tests, or that is at the bound at every rate, scores `-inf` at no
-    cost; all others cost 1.
+    at that rate. A rule that fails the tests, or that is at the bound at every rate or in all of its
+    runs, scores `-inf` at no cost; all others cost 1.
 
     Args:
       task: what they are judged by.
@@ -91,7 +91,8 @@ class Judge:
         if good.any():
             rate, scores = self._judged(key_rate, key_seeds, tapes[good])
             told = Told(told.rate.at[good].set(rate), told.scores.at[good].set(scores))
-            failure = failure.at[good].set(jnp.where(rate > 0, 0, 2))
+            worth = (rate > 0) & (scores.mean(1) > self.task.bound)
+            failure = failure.at[good].set(jnp.where(worth, 0, 2))
         fine = failure == 0
         fitness = jnp.where(fine, told.scores.mean(1), -jnp.inf)
         return Measured(fitness, fine.astype(jnp.float32), told, failure)

@@ -170,7 +170,7 @@ def _roll_outs(grammar: Grammar, screen: Any, constrained: bool) -> RollOuts:
     return run
 
 
-def _take(host: Any, first: int, child: int, tape: Any, good: bool, answer: Any) -> Any:
+def _take(host: Any, first: int, child: Any, tape: Any, good: Any, answer: Any) -> Any:
     """Counts one roll-out: it fails, or is known and scores what it scored, or is to be trained."""
     host.drawn[0] += 1
     host = host._replace(attempts=host.attempts + 1)

@@ -21,6 +21,7 @@ Tape = Int[np.ndarray, " L"]
 Tree = tuple[Any, ...]  # (symbol's name, operand, ...)
 
 _INFIX = {"add": ast.Add, "sub": ast.Sub, "mul": ast.Mult, "div": ast.Div, "pow": ast.Pow}
+_WORDY = 100  # letters a node; longer text is refused unread
 _NAMES: dict[type, str] = {operator: name for name, operator in _INFIX.items()}
 
 
@@ -175,8 +176,13 @@ def parse(grammar: Grammar, text: str) -> Tape:
 
     Raises:
       ValueError: for text that is no expression, an unknown operator or leaf (with its position and
-        the nearest known name), a wrong number of operands, or too many nodes.
+        the nearest known name), a wrong number of operands, or too many nodes or letters.
     """
+    if len(text) > _WORDY * grammar.nodes:
+        raise ValueError(
+            f"{text[:20]!r}... cannot be read: it has {len(text)} characters, but no expression of "
+            f"{grammar.nodes} nodes needs more than {_WORDY * grammar.nodes}."
+        )
     try:
         root = ast.parse(text.strip(), mode="eval").body
         return flat(grammar, _read(grammar, root))
@@ -210,7 +216,7 @@ def _parts(node: ast.AST) -> tuple[str, list[ast.expr]]:
         case ast.Name(name):
             return name, []
         case ast.Constant(value) if type(value) in (int, float):
-            return f"{value:g}", []
+            return repr(value).removesuffix(".0"), []
     return ast.unparse(node)[:20] if isinstance(node, ast.expr) else "?", []
 
 

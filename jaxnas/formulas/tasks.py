@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import jax
 
+from jaxnas.data import graphs
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.formulas.apgd import success_rates
 from jaxnas.formulas.attack import Target, attack, target
 from jaxnas.formulas.convnet import convnet
 from jaxnas.formulas.finals import Final
+from jaxnas.formulas.finetuning import EPOCHS, finetuning
 from jaxnas.formulas.mnistnet import mnistnet
+from jaxnas.formulas.node_classification import node_classification
 from jaxnas.formulas.robust_net import robust_net
 from jaxnas.formulas.training import Task
 
@@ -102,6 +105,29 @@ def _mnistnet_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
     return finals
 
 
+def _nodes(scale: Scale, name: str, *, final: bool = False) -> Final:
+    """Node classification in a graph of `data.graphs`; rates are chosen on all steps."""
+    graph, steps = getattr(graphs, name)(), scale.steps or 1000
+    proxy = node_classification(graph, steps=steps)
+    return _final(proxy, node_classification(graph, steps=steps, final=final), scale)
+
+
+def _nodes_finals(scale: Scale, transfer: bool, name: str) -> dict[str, Final]:
+    del transfer
+    return {"held_out": _nodes(scale, name, final=True)}
+
+
+def _glue(scale: Scale, name: str) -> Final:
+    """Fine-tuning on a task of GLUE, whose development set is all there is to be judged by."""
+    task = finetuning(name, steps=scale.steps, examples=scale.examples)
+    return _final(task, task, scale)
+
+
+def _glue_finals(scale: Scale, transfer: bool, name: str) -> dict[str, Final]:
+    del transfer
+    return {"held_out": _glue(scale, name)}
+
+
 def _convnet(scale: Scale, *, final: bool = False) -> Final:
     """Rates are chosen after one epoch, or a fifth of the steps."""
     task = partial(
@@ -176,4 +202,12 @@ TASKS: dict[str, Kind] = {
     "mnistnet": Kind(_mnistnet, _mnistnet_finals),
     "convnet": Kind(_convnet, _convnet_finals),
     "attack": Kind(_attack, _attack_finals, {"PGD": "sg"}, _attack_beside),
+    **{
+        name: Kind(partial(_nodes, name=name), partial(_nodes_finals, name=name))
+        for name in ("cora", "citeseer", "pubmed")
+    },
+    **{
+        f"glue_{name}": Kind(partial(_glue, name=name), partial(_glue_finals, name=name))
+        for name in EPOCHS
+    },
 }

@@ -49,6 +49,7 @@ class Task(NamedTuple):
       label: what the score is.
       decay: weight decay, added to the gradient.
       project: `(params, memory) -> params`, after each step.
+      schedule: `(t) -> factor` of the learning rate at step `t`, from 1.
       side_by_side: whether runs are computed side by side on a CPU too. Convolutions should not:
         with a kernel for each run they are several times slower than one after another.
     """
@@ -66,6 +67,7 @@ class Task(NamedTuple):
     label: str
     decay: float = 0.0
     project: Callable[[PyTree, PyTree], PyTree] | None = None
+    schedule: Callable[[Float[Array, ""]], Float[Array, ""]] | None = None
     side_by_side: bool = True
 
 
@@ -107,7 +109,7 @@ def trainer(task: Task, grammar: Grammar, how: str = "auto") -> Train:
     ways = {"group": _grouped(task, grammar), **_general(task, grammar)}
 
     def run(tapes: np.ndarray, rates: Array, keys: Key[Array, " R"]) -> Trained:
-        way = choose(task.steps * len(keys), jax.default_backend()) if how == "auto" else how
+        way = choose(task, len(keys), jax.default_backend()) if how == "auto" else how
         return ways[way](tapes, jnp.asarray(rates, jnp.float32), prepared(keys))
 
     return run
@@ -162,11 +164,15 @@ def at_once(task: Task, runs: int, how: str) -> int:
     return max(1, memory // (4 * ARRAYS[how] * runs * size))
 
 
-def choose(work: int, backend: str) -> str:
-    """How rules are trained best: measured break-evens of compilation against faster steps."""
+def choose(task: Task, runs: int, backend: str) -> str:
+    """How rules are trained best: measured break-evens of compilation against faster steps.
+
+    Where the network is so large that its runs go one after another, its own compilation is what
+    counts, so one program for all rules is best.
+    """
     if backend != "cpu":
         return "select"
-    return "group" if work > ENOUGH else "map"
+    return "group" if task.side_by_side and task.steps * runs > ENOUGH else "map"
 
 
 class Runs(NamedTuple):
@@ -248,7 +254,8 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Tr
         fine = jnp.isfinite(value) & (frozen == 0)
         frozen = jnp.where(fine | (frozen > 0), frozen, t.astype(jnp.int32))
         direction, kept = rule.step(kept, w, raw, raw + task.decay * w, t, float(task.steps), now)
-        lower = moved(w - rates[..., None] * direction, after)
+        rate = rates * task.schedule(t) if task.schedule else rates
+        lower = moved(w - rate[..., None] * direction, after)
         carry = (
             jnp.where(fine[..., None], lower, w),
             jax.tree.map(lambda new, old: _where(fine, new, old), after, memory),

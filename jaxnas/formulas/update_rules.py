@@ -185,11 +185,13 @@ _SYMBOLS = (
     _binary("add", jnp.add, "{} + {}", "({} + {})", binds=1, wants=(1, 1), commutes=True),
     _binary("sub", jnp.subtract, "{} - {}", "({} - {})", binds=1, wants=(1, 2)),
     _binary("mul", jnp.multiply, r"{} \cdot {}", "({} * {})", binds=2, wants=(2, 2), commutes=True),
-    _binary("div", lambda a, b: a / (b + EPSILON), r"\frac{{{}}}{{{}}}", "({} / ({} + 1e-8))"),
-    _binary("pow", lambda a, b: a**b, "{{{}}}^{{{}}}", "({} ** {})", binds=3, wants=(4, 0)),
+    _binary(
+        "div", lambda a, b: a / (b + EPSILON), r"\frac{{{}}}{{{}}}", "({} / ({} + 1e-8))", binds=2
+    ),
+    _binary("pow", jnp.power, "{{{}}}^{{{}}}", "jnp.power({}, {})", binds=3, wants=(4, 0)),
     _unary("neg", jnp.negative, "-{}", "(-{})", binds=1, wants=(2,)),
     _unary("exp", jnp.exp, "e^{{{}}}", "jnp.exp({})", binds=3),
-    _unary("log", lambda a: jnp.log(jnp.abs(a)), r"\ln|{}|", "jnp.log(jnp.abs({}))"),
+    _unary("log", lambda a: jnp.log(jnp.abs(a)), r"\ln|{}|", "jnp.log(jnp.abs({}))", binds=3),
     _unary("sqrt", lambda a: jnp.sqrt(jnp.abs(a)), r"\sqrt{{|{}|}}", "jnp.sqrt(jnp.abs({}))"),
     _unary("sign", jnp.sign, r"\mathrm{{sign}}({})", "jnp.sign({})"),
     _clip("clip5", 1e-5),

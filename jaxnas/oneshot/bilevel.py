@@ -57,6 +57,7 @@ class Schedule:
       learning_rate: of the weights, at the first step.
       final_learning_rate: at the last one.
       momentum: of the weights.
+      nesterov: whether the momentum is Nesterov's.
       weight_decay: of the weights.
       clip: largest global norm of their gradient; 0 for none.
       order: gradient of the architecture: `first`; `second` by finite differences, as in the
@@ -68,6 +69,7 @@ class Schedule:
     learning_rate: float = 0.025
     final_learning_rate: float = 0.001
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 3e-4
     clip: float = 5.0
     order: str = "first"
@@ -125,6 +127,7 @@ def bilevel(
     if schedule.order not in ORDERS:
         raise ValueError(f"`order` must be one of {', '.join(ORDERS)}, got {schedule.order!r}.")
     move_alphas = alphas_step(net, valid, relaxation, schedule)
+    signs = signs_of(net.choices, relaxation)
 
     def init(key: Key[Array, ""]) -> State:
         key_weights, key_alphas, key_order = jax.random.split(key, 3)
@@ -161,7 +164,7 @@ def bilevel(
         state = state._replace(weights=weights, momentum=momentum, step=state.step + 1)
         state = relaxation.after(key_after, state)
         info |= {"train_loss": loss, "train_accuracy": accuracy}
-        return state, info | health(net.choices, relaxation.strength(state.alphas, state.mask).ops)
+        return state, info | signs(state)
 
     return Search(
         init, step, lambda state: net.derive(relaxation.strength(state.alphas, state.mask))
@@ -247,13 +250,12 @@ def descend(
     shrink, decay = 1.0, schedule.weight_decay * factor
     if schedule.clip:
         shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
-    momentum = jax.tree.map(
-        lambda m, g, w: schedule.momentum * m + shrink * g + decay * w,
-        momentum,
-        gradient,
-        weights,
-    )
-    return jax.tree.map(lambda w, m: w - rate * m, weights, momentum), momentum
+    slope = jax.tree.map(lambda g, w: shrink * g + decay * w, gradient, weights)
+    momentum = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
+    way = momentum
+    if schedule.nesterov:
+        way = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
+    return jax.tree.map(lambda w, d: w - rate * d, weights, way), momentum
 
 
 def architecture_gradient(
@@ -266,7 +268,7 @@ def architecture_gradient(
     """Gradient of the validation loss by the alphas, and that loss and accuracy.
 
     First order takes the weights as they are; second order looks one step of the weights ahead
-    (Eq. 7 of the paper), `w' = w - rate * (momentum + gradient + decay)`.
+    (Eq. 7 of the paper), `w' = w - rate * (momentum + gradient + decay)`, under `nesterov` too.
 
     Args:
       on_train: `(weights, alphas) -> (loss, accuracy)` on the training batch.
@@ -308,6 +310,11 @@ def finite_difference(gradient: Callable[[PyTree], PyTree], w: PyTree, vector: P
     up = gradient(jax.tree.map(lambda w, v: w + width * v, w, vector))
     down = gradient(jax.tree.map(lambda w, v: w - width * v, w, vector))
     return jax.tree.map(lambda u, d: (u - d) / (2 * width), up, down)
+
+
+def signs_of(choices: Choices, relaxation: Relaxation) -> Callable[[State], dict[str, Array]]:
+    """Builds `(state) -> ` what `health` says of it."""
+    return lambda state: health(choices, relaxation.strength(state.alphas, state.mask).ops)
 
 
 def health(choices: Choices, strength: Float[Array, "E K"]) -> dict[str, Array]:

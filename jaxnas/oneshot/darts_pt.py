@@ -93,9 +93,14 @@ def afresh(key: Key[Array, ""], state: State) -> State:
 
 
 def operation_decision(
-    choices: Choices, relaxation: Relaxation, judge: Callable[..., tuple[Array, Array]]
+    choices: Choices,
+    relaxation: Relaxation,
+    judge: Callable[..., tuple[Array, Array]],
+    pick: Callable[[Key[Array, ""], State], Int[Array, " kinds"]] | None = None,
 ) -> Callable[[Key[Array, ""], State], tuple[State, dict[str, Array]]]:
     """A step that fixes one undecided edge of every kind of cell to one operation.
+
+    Edges are drawn at random, or are those that `pick` names.
 
     Its `info` holds `edge` and `operation`, `[kinds]` (-1 where nothing was open), the
     `accuracy_without` each operation, `[kinds, K]` in %, and `weights` afterwards.
@@ -104,9 +109,12 @@ def operation_decision(
     # Where edges are removed by topology, an edge cannot be decided away.
     barred = jnp.asarray(choices.among(NOTHING) & (choices.keep > 0))
 
+    def at_random(key: Key[Array, ""], state: State) -> Int[Array, " kinds"]:
+        return draw(key, (state.mask.sum(-1) > 1).reshape(choices.kinds, -1))
+
     def step(key: Key[Array, ""], state: State) -> tuple[State, dict[str, Array]]:
         key_edge, key_net = jax.random.split(key)
-        edge = draw(key_edge, (state.mask.sum(-1) > 1).reshape(choices.kinds, -1))
+        edge = (pick or at_random)(key_edge, state)
         base = relaxation.strength(state.alphas, state.mask)
         pairs = (jnp.repeat(edge, ops), jnp.tile(jnp.arange(ops), choices.kinds))
         mixes = jax.vmap(without, (None, 0, 0))(base, *pairs)

@@ -63,6 +63,7 @@ def robust_legs(
     per_epoch: int,
     schedule: Schedule,
     measure: Callable[[Key[Array, ""], State], Array],
+    signs: Callable[[State], dict[str, Array]],
     rule: Rule,
 ) -> list[Leg]:
     """A gradient search, watched.
@@ -72,15 +73,16 @@ def robust_legs(
       per_epoch: its steps per epoch.
       schedule: how its weights are trained.
       measure: from `curvature`.
+      signs: from `signs_of`.
       rule: when to turn back.
 
     Returns:
       Two legs for each epoch, the second one of a single step; epochs that may be taken back are
-      provided for. What has ended stands still.
+      provided for. What has ended stands still, and what a step would have told is then NaN.
     """
     train = Search(
         lambda key: _start(search.init(key), rule),
-        lambda key, state: _unless_ended(search, per_epoch * schedule.epochs, key, state),
+        lambda key, state: _unless_ended(search, signs, per_epoch * schedule.epochs, key, state),
         lambda state: search.best(state.search),
     )
     look = train._replace(step=lambda key, state: _look(measure, schedule, rule, key, state))
@@ -97,11 +99,18 @@ def _start(state: State, rule: Rule) -> Watched:
 
 
 def _unless_ended(
-    search: Search, steps: int, key: Key[Array, ""], state: Watched
+    search: Search,
+    signs: Callable[[State], dict[str, Array]],
+    steps: int,
+    key: Key[Array, ""],
+    state: Watched,
 ) -> tuple[Watched, dict[str, Array]]:
     after, info = search.step(key, state.search)
     ended = (state.stopped >= 0) | (state.search.step >= steps)
-    return state._replace(search=_choose(ended, state.search, after)), info
+    current = _choose(ended, state.search, after)
+    told = signs(current)
+    info = {name: jnp.where(ended, jnp.nan, info[name]) for name in info if name not in told}
+    return state._replace(search=current), info | told
 
 
 def _look(
@@ -131,7 +140,7 @@ def _look(
         epoch,
         jnp.where(sharp & ~may, epoch, state.stopped),
     ), {
-        "curvature": value,
+        "curvature": jnp.where(moved, value, jnp.nan),
         "turned_back": sharp.astype(jnp.int32),
         "decay": schedule.weight_decay * current.decay,
     }

@@ -65,16 +65,11 @@ def sgas(
     """
     if criterion not in (1, 2):
         raise ValueError(f"`criterion` must be 1 or 2, but got {criterion}.")
-    none = jnp.asarray(choices.among(NOTHING))
     memory = Memory(jnp.zeros((HISTORY, *choices.shape)), jnp.int32(0))
 
     def after(key: Key[Array, ""], state: State) -> State:
         del key
-        weights = masked_softmax(state.alphas, jnp.ones_like(state.mask))
-        shares = jnp.where(none, 0.0, weights)
-        importance = shares.sum(-1)
-        shares = shares / importance[:, None]
-        factors = [importance, certainty(shares, (~none).sum(-1))]
+        factors, shares = urgency(choices, state.alphas)
         if criterion == 2:
             factors.append(stability(shares, state.memory))
         decided = decide(choices, state.mask, factors, shares)
@@ -89,6 +84,17 @@ def sgas(
 
     softmax = darts(choices, learning_rate=learning_rate, weight_decay=weight_decay)
     return softmax._replace(after=after, memory=memory)
+
+
+def urgency(
+    choices: Choices, alphas: Float[Array, "E K"]
+) -> tuple[list[Float[Array, " E"]], Float[Array, "E K"]]:
+    """Importance and certainty of every edge, and the shares of its operations but `none`."""
+    none = jnp.asarray(choices.among(NOTHING))
+    shares = jnp.where(none, 0.0, masked_softmax(alphas, jnp.ones(choices.shape, bool)))
+    importance = shares.sum(-1)
+    shares = shares / importance[:, None]
+    return [importance, certainty(shares, (~none).sum(-1))], shares
 
 
 def certainty(shares: Float[Array, "E K"], count: Int[Array, " E"]) -> Float[Array, " E"]:
@@ -109,15 +115,26 @@ def decide(
     choices: Choices, mask: Bool[Array, "E K"], factors: list[Array], shares: Float[Array, "E K"]
 ) -> Bool[Array, "E K"]:
     """The mask after one decision in every kind of cell; unchanged where nothing is open."""
-    edges, ops = choices.shape
-    kinds = jnp.arange(edges) // (edges // choices.kinds)
-    score = jnp.ones(edges)
+    edge = most_urgent(choices, mask, factors)
+    best = one_hot(shares[edge].argmax(-1), choices.shape[1])
+    open_ = mask[edge].sum(-1, keepdims=True) > 1
+    return without_spare(choices, mask.at[edge].set(jnp.where(open_, best, mask[edge])))
+
+
+def most_urgent(
+    choices: Choices, mask: Bool[Array, "E K"], factors: list[Array]
+) -> Int[Array, " kinds"]:
+    """The undecided edge of highest score of every kind of cell."""
+    score = jnp.ones((choices.kinds, choices.shape[0] // choices.kinds))
     for factor in factors:
-        score *= spread_to_unit(factor.reshape(choices.kinds, -1)).ravel()
-    undecided = mask.sum(-1) > 1
-    best = jnp.where(undecided, score, -1.0).reshape(choices.kinds, -1).argmax(-1)
-    chosen = (jnp.arange(edges) == best[kinds] + kinds * (edges // choices.kinds)) & undecided
-    mask = jnp.where(chosen[:, None], one_hot(shares.argmax(-1), ops), mask)
+        score *= spread_to_unit(factor.reshape(score.shape))
+    undecided = (mask.sum(-1) > 1).reshape(score.shape)
+    best = jnp.where(undecided, score, -1.0).argmax(-1)
+    return best + score.shape[1] * jnp.arange(choices.kinds)
+
+
+def without_spare(choices: Choices, mask: Bool[Array, "E K"]) -> Bool[Array, "E K"]:
+    """The mask without the undecided edges of nodes that have all the edges they keep."""
     if choices.keep == 0:
         return mask
     nodes = jnp.array(choices.nodes)
@@ -160,23 +177,32 @@ def sgas_legs(
     Raises:
       ValueError: if there are too few epochs for the decisions.
     """
-    needed = first + (decisions(net.choices) - 1) * max(every, 1) + 1
-    if every < 1 or first < 0 or schedule.epochs < needed:
-        raise ValueError(
-            f"`epochs` must be at least {needed} for {decisions(net.choices)} decisions, the first "
-            f"at the end of epoch {first} and then every {every} (at least 1), but got "
-            f"{schedule.epochs}."
-        )
-    ends = [*range(first + 1, schedule.epochs, every)][: decisions(net.choices)]
-    starts = [0, *ends] if growth else [0]
+    stages = stages_of(net.choices, schedule.epochs, first, every)
     legs = []
-    for n, (start, end) in enumerate(zip(starts, [*starts[1:], schedule.epochs], strict=True)):
+    for n, (start, end) in enumerate(stages if growth else [(0, schedule.epochs)]):
         grown = dataclasses.replace(schedule, batch=schedule.batch + n * growth)
         per_epoch = steps_per_epoch(train, grown)
         method = sgas(net.choices, per_epoch=per_epoch, first=first, every=every, **settings)
         search = bilevel(net, train, valid, method, grown)
-        legs.append(Leg(search, per_epoch * (end - start), _at_step(per_epoch * start)))
+        legs.append(Leg(search, per_epoch * (end - start), at_step(per_epoch * start)))
     return legs
+
+
+def stages_of(choices: Choices, epochs: int, first: int, every: int) -> list[tuple[int, int]]:
+    """First epoch and the end of every stage; each ends in a decision, but for one that is left.
+
+    Raises:
+      ValueError: if there are too few epochs for the decisions.
+    """
+    count = decisions(choices)
+    needed = first + (count - 1) * max(every, 1) + 1
+    if every < 1 or first < 0 or epochs < needed:
+        raise ValueError(
+            f"`epochs` must be at least {needed} for {count} decisions, the first at the end of "
+            f"epoch {first} and then every {every} (at least 1), but got {epochs}."
+        )
+    ends = [*range(first + 1, epochs, every)][:count]
+    return list(zip([0, *ends], [*ends, epochs], strict=True))
 
 
 def decisions(choices: Choices) -> int:
@@ -185,7 +211,9 @@ def decisions(choices: Choices) -> int:
     return (nodes * choices.keep if choices.keep else edges) // choices.kinds
 
 
-def _at_step(step: int) -> Callable[[Key[Array, ""], State], State]:
+def at_step(step: int) -> Callable[[Key[Array, ""], State], State]:
+    """A `take_over` that sets the count of steps, where a batch grows and epochs get shorter."""
+
     def take_over(key: Key[Array, ""], state: State) -> State:
         del key
         return state._replace(step=jnp.int32(step))

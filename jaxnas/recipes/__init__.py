@@ -130,6 +130,7 @@ RECIPES: dict[str, Entry] = {
         "@inproceedings{wang2022efficient, title={Efficient Non-Parametric Optimizer Search for "
         "Diverse Tasks}, author={Wang, Ruochen and Xiong, Yuanhao and Cheng, Minhao and Hsieh, "
         "Cho-Jui}, booktitle={NeurIPS}, year={2022}}",
+        "notebooks/02_optimizers.ipynb",
     ),
 }
 

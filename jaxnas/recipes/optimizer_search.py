@@ -6,6 +6,7 @@ searches MNISTNET with 128 evaluations; the paper took 0.92 h on an RTX 2080 Ti.
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxnas.formulas import tasks
 from jaxnas.formulas.filters import tried_mutation
 from jaxnas.formulas.finals import Finals, Outcome, thinned_steps
 from jaxnas.formulas.judge import FAILURES, Judge
+from jaxnas.formulas.optax_rule import as_file
 from jaxnas.formulas.optimizer_search import optimizer_search, traversal
 from jaxnas.formulas.rewrite import canonical
 from jaxnas.formulas.tape import Grammar, nested, parse, to_latex, to_text, translated
@@ -26,6 +28,7 @@ from jaxnas.formulas.tasks import Scale
 from jaxnas.formulas.update_rules import BASELINES, space
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
+from jaxnas.runs.store import Run
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,7 @@ def build(config: Config) -> System:
       ValueError: for settings that cannot be.
     """
     kind = tasks.find(config.task)
-    scale = Scale(config.steps, config.seeds_of_rule, config.examples, config.dataset)
-    end = scale._replace(steps=config.final_steps)
+    scale, end = _scales(config)
     proxy, task = kind.search(scale)
     grammar = space(config.space or task.space, config.nodes)
     judge = Judge(task, grammar, constrained=config.constrained, how=config.how, proxy=proxy)
@@ -118,6 +120,12 @@ def build(config: Config) -> System:
         trace=partial(_trace, main.steps),
         notes=lambda state: _notes(config, kind, end, grammar, state),
     )
+
+
+def _scales(config: Config) -> tuple[Scale, Scale]:
+    """Of the search, and of the final evaluation."""
+    scale = Scale(config.steps, config.seeds_of_rule, config.examples, config.dataset)
+    return scale, scale._replace(steps=config.final_steps)
 
 
 def _steps(config: Config) -> int:
@@ -183,7 +191,7 @@ def _graph(everything: Grammar, tape: Any) -> dict[str, Any]:
 def _describe(trials: list[str], extra: Outcome) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in trials:
-        if name != trials[0]:
+        if name != trials[0]:  # that one is the fitness
             metrics[name] = float(extra.mean[name])
         metrics[f"{name}_std"] = float(extra.std[name])
         metrics[f"{name}_rate"] = float(extra.rate[name])
@@ -217,3 +225,37 @@ def _notes(
             for one in each
         ],
     }
+
+
+def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
+    """Writes the rule that a finished run found as a Python file with an optax optimizer.
+
+    Args:
+      run: the run.
+      out: the file; `optimizer.py` in it, if it is a folder or has no ending.
+      seed: which of the run's seeds; `None` for the best by the final evaluation.
+
+    Returns:
+      The file.
+
+    Raises:
+      ValueError: if the run is not finished, or `seed` is none of its seeds.
+    """
+    found = [row for row in run.results() if row.kind == "found"]
+    if run.meta().get("status") != "finished" or not found:
+        raise ValueError(f"{run.folder} is not finished; continue it first: jaxnas resume.")
+    chosen = [row for row in found if seed is None or row.seed == seed]
+    if not chosen:
+        raise ValueError(f"`seed` must be in 0 ... {len(found) - 1}, but got {seed}.")
+    best = max(chosen, key=lambda row: row.metrics["fitness"])
+    config = Config(**run.config["config"])
+    kind = tasks.find(config.task)
+    main = next(iter(kind.finals(_scales(config)[1], False).values())).task
+    grammar = space("everything", max(config.nodes, 10))
+    rate = next(v for k, v in best.metrics.items() if k.endswith("_rate"))
+    tape = canonical(grammar, parse(grammar, best.genotype))
+    file = out if out.suffix == ".py" else out / "optimizer.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = as_file(grammar, tape, rate, steps=main.steps, weight_decay=main.decay)
+    file.write_text(text, encoding="utf-8")
+    return [file]

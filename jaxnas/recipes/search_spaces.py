@@ -10,6 +10,8 @@ from jaxtyping import Array, Key, PyTree
 from jaxnas.cells import cell_text, darts_space, nas_bench_201
 from jaxnas.cells.trained import Trained, random_cells, trained, trained_pairs
 
+CARRY_NOTHING = ("none", "noise")
+
 
 class Notation(NamedTuple):
     """How genotypes that are no cells are written down.
@@ -87,6 +89,20 @@ def _half(entries: cell_text.Entries, concat: tuple[int, ...]) -> dict[str, Any]
     nodes = ["c_{k-2}", "c_{k-1}", *map(str, range(count)), "c_{k}"]
     edges: list[list[Any]] = [[s, n // 2 + 2, op] for n, (op, s) in enumerate(entries)]
     return {"nodes": nodes, "edges": edges + [[i, count + 2, ""] for i in concat]}
+
+
+def connected(graph: dict[str, Any]) -> bool:
+    """Whether something of an input reaches the output, in every cell of a picture's graph."""
+    cells = [graph] if "edges" in graph else list(graph.values())
+    return all(map(_leads_through, cells))
+
+
+def _leads_through(cell: dict[str, Any]) -> bool:
+    reached = set(range(len(cell["nodes"]))) - {target for _, target, _ in cell["edges"]}
+    for source, target, op in sorted(cell["edges"], key=lambda edge: edge[1]):
+        if source in reached and op not in CARRY_NOTHING:
+            reached.add(target)
+    return len(cell["nodes"]) - 1 in reached
 
 
 NAS_BENCH_201 = SearchSpace(

@@ -1,6 +1,7 @@
-"""SGAS.
+"""SGAS, its operations chosen by magnitude or, as SGAS+PT, by perturbation.
 
-Paper: Li et al., CVPR 2020, arXiv:1912.00195. `jaxnas run sgas --preset paper --seeds 3`.
+Paper: Li et al., CVPR 2020, arXiv:1912.00195. `jaxnas run sgas --preset paper --seeds 3`, and with
+`--set selection=perturbation --set criterion=1` Wang et al., ICLR 2021, arXiv:2108.04392.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from jaxnas.core import Leg
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.sgas import sgas_legs
+from jaxnas.oneshot.sgas_pt import sgas_pt_legs
 from jaxnas.recipes.gradient import Bench, GradientConfig, alphas, presets, refuse, system
 from jaxnas.recipes.system import System
 
@@ -18,12 +20,14 @@ class Config(GradientConfig):
 
     Attributes:
       criterion: 1, or 2 which adds the stability of an edge.
+      selection: of an edge's operation, by `magnitude` or by `perturbation`.
       first_decision: epoch, counted from 0, at whose end the first edge is decided.
       decide_every: epochs between decisions.
       batch_growth: examples a batch grows by after each decision.
     """
 
     criterion: int = 2
+    selection: str = "magnitude"
     first_decision: int = 9
     decide_every: int = 5
     batch_growth: int = 8
@@ -35,6 +39,8 @@ PRESETS = presets(
     tiny={"first_decision": 0, "epochs": 6},
     paper={"epochs": 50},
 )
+
+SELECTIONS = {"magnitude": sgas_legs, "perturbation": sgas_pt_legs}
 
 
 def build(config: Config) -> System:
@@ -50,9 +56,13 @@ def build(config: Config) -> System:
             f"its length, but got {config.batch_growth}."
         )
 
+    if config.selection not in SELECTIONS:
+        known = ", ".join(SELECTIONS)
+        raise ValueError(f"`selection` must be one of {known}, but got {config.selection!r}.")
+
     def legs(bench: Bench) -> list[Leg]:
         net = bench.net(1)
-        searched = sgas_legs(
+        searched = SELECTIONS[config.selection](
             net,
             bench.train,
             bench.valid,

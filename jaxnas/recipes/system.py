@@ -10,7 +10,7 @@ from jaxtyping import Array, Key, PyTree
 from jaxnas.cells.tabular import Tabular
 from jaxnas.cells.trained import Trained
 from jaxnas.core import Asked, Leg, Problem
-from jaxnas.recipes.search_spaces import Notation, SearchSpace
+from jaxnas.recipes.search_spaces import Notation, SearchSpace, connected
 from jaxnas.runs.rows import Curve, Result
 
 
@@ -62,14 +62,21 @@ class Judged(NamedTuple):
 
 
 def judged(system: System, key: Key[Array, ""], kind: str, genotypes: PyTree) -> Judged:
-    """Measures genotypes by the system's judge, as rows of the ledger."""
+    """Measures genotypes by the system's judge, as rows of the ledger.
+
+    A cell is `connected` (1) or lets nothing reach its output (0), and is then judged at chance.
+    """
     asked = Asked(genotypes, jax.numpy.full(len(genotypes), -1))
     measured = jax.device_get(system.judge.evaluate(key, asked))
     rows, curves, space = [], [], system.space
     for n, genotype in enumerate(np.asarray(genotypes)):
         extra = jax.tree.map(lambda leaf, n=n: leaf[n], measured.extra)
-        metrics = {"fitness": float(measured.fitness[n]), **system.describe(extra)}
-        rows.append(Result(kind, n, space.to_text(genotype), metrics, space.graph(genotype)))
+        metrics: dict[str, float] = {"fitness": float(measured.fitness[n])}
+        metrics |= system.describe(extra)
+        graph = space.graph(genotype)
+        if isinstance(space, SearchSpace):
+            metrics["connected"] = int(connected(graph))
+        rows.append(Result(kind, n, space.to_text(genotype), metrics, graph))
         if system.trace:
             curves.append(Curve(f"training/{kind}/{n}", system.trace(extra), rows[-1].genotype))
     return Judged(rows, curves)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import spaces
 from jaxnas.recipes.conduct import Outcome, spread
+from jaxnas.recipes.search_spaces import connected
 from jaxnas.recipes.training import NAME, Config, Prepared, build
 from jaxnas.runs.drive import Display, Driven, drive
 from jaxnas.runs.environment import environment
@@ -98,6 +99,7 @@ def conduct(run: Run, config: Config, prepared: Prepared, progress: Any = None) 
             spread(jax.random.split(key, seeds)),
             every=prepared.every,
             mode=prepared.mode,
+            averaged=True,
             progress=shown,
         )
         trained = _results(run, config, prepared, driven)
@@ -113,6 +115,7 @@ def _results(run: Run, config: Config, prepared: Prepared, driven: Driven) -> li
     for row in run.steps()[-len(diverged) :]:
         told = {name: -np.inf if v is None else v for name, v in row.metrics.items()}
         metrics = {"fitness": told[prepared.score], "test": told["test_accuracy"]}
+        metrics["connected"] = int(connected(drawn))
         if diverged[row.seed] >= 0:
             metrics["diverged_at_step"] = int(diverged[row.seed])
         rows.append(Result("found", row.seed, config.genotype, metrics, drawn))

@@ -126,18 +126,28 @@ def _banners(one: View) -> list[Markup]:
     if "collapsed" in one.metrics:
         seeds = np.flatnonzero(figures.recorded(one.metrics["collapsed"]).values[-1] == 1)
         if len(seeds):
-            named = ", ".join(map(str, seeds[:20])) + (" …" if len(seeds) > 20 else "")
             said.append(
                 f"Collapsed: {len(seeds)} of {one.metrics['collapsed'].values.shape[1]} searches "
-                f"ended in a degenerate cell (seed {named}). Their cells are no evidence for the "
-                f"method."
+                f"ended in a degenerate cell (seed {_listed(seeds)}). Their cells are no evidence "
+                f"for the method."
             )
+    found = [r for r in one.results if r.kind == "found"]
+    dead = [r.seed for r in found if r.metrics.get("connected") == 0]
+    if dead:
+        said.append(
+            f"Dead: nothing reaches the output of {len(dead)} of {len(found)} found cells (seed "
+            f"{_listed(dead)}). Their networks can only guess."
+        )
     if one.meta.get("status") != "finished":
         said.append(
             f"Not finished: {one.run.last()} of {one.meta.get('steps', '?')} steps are recorded, the "
             f"status is “{one.meta.get('status', 'not started')}”. Resuming continues bit for bit."
         )
     return [tag("p", text, class_="banner") for text in said]
+
+
+def _listed(seeds: Sequence[int] | np.ndarray, most: int = 20) -> str:
+    return ", ".join(map(str, seeds[:most])) + (" …" if len(seeds) > most else "")
 
 
 def _results(one: View) -> Markup | str:

@@ -18,8 +18,8 @@ def values(one: View, kind: str, name: str) -> np.ndarray:
 
 
 def names(one: View) -> list[str]:
-    """The metrics of judged cells, fitness first."""
-    found = dict.fromkeys(name for r in one.results for name in r.metrics)
+    """The metrics of judged cells, fitness first; a banner tells of cells that are not connected."""
+    found = dict.fromkeys(n for r in one.results for n in r.metrics if n != "connected")
     return sorted(found, key=lambda name: name != "fitness")
 
 

@@ -20,7 +20,7 @@ class _Place(NamedTuple):
 
 def draw(tree: list[Any]) -> Markup:
     """Draws `[name, operand, ...]` as SVG; leaves stand side by side, operators above their middle."""
-    root, right = _place(tree, _GAP / 2, 0)
+    root, right = _place(tree, 0, 0), _span(tree)
     places = list(_all(root))
     height = max(place.y for place in places) + _HALF + 4
     inner = [_line(one, other) for one in places for other in one.below]
@@ -37,16 +37,22 @@ def _width(name: str) -> float:
     return max(2 * _HALF, _LETTER * len(_shown(name)) + 16)
 
 
-def _place(tree: list[Any], left: float, depth: int) -> tuple[_Place, float]:
-    """The place of a subtree whose left edge is given, and where its right edge is."""
-    name, y, right = str(tree[0]), _HALF + 2 + _DOWN * depth, left
-    below = []
+def _span(tree: list[Any]) -> float:
+    """How wide a subtree is, with its gap."""
+    return max(_width(str(tree[0])) + _GAP, sum(map(_span, tree[1:])))
+
+
+def _place(tree: list[Any], left: float, depth: int) -> _Place:
+    """The place of a subtree whose left edge is given."""
+    name, span, below = str(tree[0]), _span(tree), list[_Place]()
+    at = left + (span - sum(map(_span, tree[1:]))) / 2
     for operand in tree[1:]:
-        child, right = _place(operand, right, depth + 1)
-        below.append(child)
-    right = max(right, left + _width(name) + _GAP)
-    x = (below[0].x + below[-1].x) / 2 if below else left + (_width(name) + _GAP) / 2
-    return _Place(x, y, name, not below, below), right
+        below.append(_place(operand, at, depth + 1))
+        at += _span(operand)
+    half = (_width(name) + _GAP) / 2
+    middle = (below[0].x + below[-1].x) / 2 if below else left + span / 2
+    x = min(max(middle, left + half), left + span - half)
+    return _Place(x, _HALF + 2 + _DOWN * depth, name, not below, below)
 
 
 def _all(place: _Place) -> Any:

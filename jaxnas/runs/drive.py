@@ -57,6 +57,7 @@ def drive(
     *,
     every: int,
     mode: str = "scan",
+    averaged: bool = False,
     to_text: Callable[[PyTree], str] = str,
     failures: Sequence[str] = (),
     progress: Display | None = None,
@@ -72,6 +73,8 @@ def drive(
       keys: one key for each seed.
       every: steps in a chunk, and between two checkpoints; a leg may end earlier.
       mode: see `core.relay`.
+      averaged: whether the metrics of a chunk are recorded as one row instead of one for each step,
+        see `unstack`; for runs of very many steps.
       to_text: turns one genotype, as host arrays, into text.
       failures: the reasons that `Measured.failure` counts.
       progress: told how far the run is.
@@ -111,7 +114,8 @@ def drive(
         chunks = relay(legs, keys, every=every, mode=mode, state=state, start=start)
         try:
             for step, now, info in clock.timed(chunks, start):
-                run.record(*unstack(info, step, to_text, failures), meta=clock.facts())
+                rows = unstack(info, step, to_text, failures, averaged=averaged)
+                run.record(*rows, meta=clock.facts())
                 checkpoints.save(step, now)
                 start, state = step, now
                 _tell(progress, step, info)

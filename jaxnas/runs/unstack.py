@@ -19,7 +19,7 @@ class Rows(NamedTuple):
     """One chunk, ready for `Run.record`.
 
     Attributes:
-      steps: one for each step and seed.
+      steps: one for each step and seed, or for each seed alone.
       snapshots: one for each seed and array, of the last step.
       candidates: one for each step, seed and slot.
     """
@@ -34,6 +34,8 @@ def unstack(
     step: int,
     to_text: Callable[[PyTree], str],
     failures: Sequence[str] = (),
+    *,
+    averaged: bool = False,
 ) -> Rows:
     """Sorts a chunk into rows: `[T, S]` are metrics, anything larger is a snapshot.
 
@@ -43,6 +45,8 @@ def unstack(
       step: the last step of the chunk.
       to_text: turns one genotype of host arrays into text.
       failures: the reasons that `measured.failure` counts.
+      averaged: whether the metrics become one row, of the last step: means over the chunk, and of
+        what is counted in whole numbers the last.
 
     Returns:
       The rows, with steps counted up to `step`.
@@ -57,9 +61,10 @@ def unstack(
     arrays = {name: leaf for name, leaf in named.items() if leaf.ndim > 2}
     t, s = jax.tree.leaves(info)[0].shape[:2]
     steps, seeds = range(step - t + 1, step + 1), range(s)
-    columns = [_finite(leaf) for leaf in metrics.values()]
-    values = zip(*columns, strict=True) if columns else itertools.repeat((), t * s)
-    places = itertools.product(steps, seeds)
+    told = steps[-1:] if averaged else steps
+    columns = [_finite(_average(leaf) if averaged else leaf) for leaf in metrics.values()]
+    values = zip(*columns, strict=True) if columns else itertools.repeat((), len(told) * s)
+    places = itertools.product(told, seeds)
     records = (dict(zip(metrics, row, strict=True)) for row in values)
     return Rows(
         [Step(*place, record) for place, record in zip(places, records, strict=True)],
@@ -72,6 +77,10 @@ def unstack(
         if "measured" in info
         else [],
     )
+
+
+def _average(leaf: np.ndarray) -> np.ndarray:
+    return leaf[-1] if np.issubdtype(leaf.dtype, np.integer) else leaf.mean(0, np.float64)
 
 
 def _candidates(

@@ -1,14 +1,20 @@
+import importlib
 import subprocess
 import sys
 
 import pytest
 
 from jaxnas import data
-from jaxnas.data import catalog, tables
+from jaxnas.data import catalog
 from jaxnas.data.dataset import DataError
 
 GENERATED = [name for name, entry in catalog.DATASETS.items() if not entry.files]
 FROM_FILES = [name for name, entry in catalog.DATASETS.items() if entry.files]
+
+
+def loader(entry):
+    module, function = entry.loader.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -26,9 +32,8 @@ def test_what_is_generated_needs_no_file(folder, name):
 
 @pytest.mark.parametrize("name", FROM_FILES)
 def test_what_is_read_says_how_to_get_it_when_it_is_absent(folder, name):
-    call = tables.nas_bench_201 if name == "nas_bench_201" else lambda: data.load(name)
     with pytest.raises(DataError, match="not found in") as caught:
-        call()
+        loader(catalog.DATASETS[name])()
     assert caught.value.remedy.split()[0] in catalog.DATASETS[name].how
 
 
@@ -39,9 +44,16 @@ def test_an_unknown_name_is_answered_with_close_ones():
         data.load("qqq")
 
 
-def test_a_table_is_not_loaded_as_a_data_set():
-    with pytest.raises(ValueError, match=r"jaxnas\.data\.tables\.nas_bench_201\(\)"):
-        data.load("nas_bench_201")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nas_bench_201", r"is a table, .* jaxnas\.data\.tables\.nas_bench_201\(\)"),
+        ("cora", r"is a graph, .* jaxnas\.data\.graphs\.cora\(\)"),
+    ],
+)
+def test_a_table_or_a_graph_is_not_loaded_as_a_data_set(name, says):
+    with pytest.raises(ValueError, match=says):
+        data.load(name)
 
 
 def test_the_survey_tells_generated_present_and_absent_apart(folder):
@@ -65,5 +77,4 @@ def test_the_survey_imports_nothing_heavy():
 
 @pytest.mark.parametrize("entry", catalog.DATASETS.values(), ids=str)
 def test_every_loader_exists(entry):
-    module, function = entry.loader.split(":")
-    assert callable(getattr(__import__(module, fromlist=[function]), function))
+    assert callable(loader(entry))

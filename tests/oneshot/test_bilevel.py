@@ -144,12 +144,12 @@ def test_a_hessian_product_is_the_dense_hessian_times_the_vector():
     assert float(jnp.linalg.norm(rough - wanted)) < 0.01 * float(jnp.linalg.norm(wanted))
 
 
-@pytest.mark.parametrize("clip", [2.0, 0.0])
-def test_weights_descend_by_clipped_momentum_with_decay_as_torch_does(clip):
+@pytest.mark.parametrize(("clip", "nesterov"), [(2.0, False), (0.0, False), (2.0, True)])
+def test_weights_descend_by_clipped_momentum_with_decay_as_torch_does(clip, nesterov):
     rng = np.random.default_rng(0)
     params = [rng.normal(size=s).astype(np.float32) for s in ((3, 2), (4,))]
-    schedule = Schedule(momentum=0.9, weight_decay=0.03, clip=clip)
-    torch = Sgd(momentum=0.9, weight_decay=0.03, clip=clip)
+    how = {"momentum": 0.9, "weight_decay": 0.03, "clip": clip, "nesterov": nesterov}
+    schedule, torch = Schedule(**how), Sgd(**how)
     ours, momentum = list(map(jnp.asarray, params)), [jnp.zeros((3, 2)), jnp.zeros(4)]
     for size in (0.1, 1.0, 30.0, 0.3, 5.0):  # below and above the clip
         gradients = [size * rng.normal(size=p.shape).astype(np.float32) for p in params]

@@ -8,7 +8,7 @@ from reference.toy_supernet import CHOICES, mixed, toy_supernet
 
 from jaxnas.core import Leg, relay, run_scan
 from jaxnas.data.toy import waves
-from jaxnas.oneshot.bilevel import Schedule, bilevel, steps_per_epoch
+from jaxnas.oneshot.bilevel import Schedule, bilevel, signs_of, steps_per_epoch
 from jaxnas.oneshot.curvature import curvature, dominant, watched
 from jaxnas.oneshot.darts import darts
 from jaxnas.oneshot.robust import Rule, robust_legs
@@ -22,6 +22,7 @@ NET, METHOD = toy_supernet(), darts(CHOICES, learning_rate=0.05)
 SCHEDULE = Schedule(epochs=30, batch=16, learning_rate=0.05, weight_decay=3e-4)
 SEARCH = bilevel(NET, TRAIN, VALID, METHOD, SCHEDULE)
 PER_EPOCH = steps_per_epoch(TRAIN, SCHEDULE)
+SIGNS = signs_of(CHOICES, METHOD)
 
 
 @pytest.mark.parametrize("kind", ["full", "low rank", "negative", "zero"])
@@ -75,7 +76,7 @@ def told(values, rule, epochs=30):
     def measure(key, state):
         return given[state.step // PER_EPOCH - 1] * jnp.where(state.decay > 1, 0.0, 1.0) + 1e-3
 
-    legs = robust_legs(SEARCH, PER_EPOCH, SCHEDULE, measure, rule)
+    legs = robust_legs(SEARCH, PER_EPOCH, SCHEDULE, measure, SIGNS, rule)
     return legs, list(relay(legs, jax.random.key(0), every=10))
 
 
@@ -108,6 +109,14 @@ def test_a_search_stops_where_the_paper_would_and_answers_from_before(name):
     np.testing.assert_array_equal(last.search.alphas, there.alphas)
     np.testing.assert_array_equal(last.search.weights["out"], there.weights["out"])
     np.testing.assert_array_equal(legs[-1].search.best(last), SEARCH.best(there))
+    # From then on no loss is told, since no step is taken; the weights are those of the answer.
+    for epoch, (taken, looked) in enumerate(zip(trail[::2], trail[1::2], strict=True)):
+        for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy"):
+            assert bool(np.isnan(taken[2][name]).all()) == (epoch >= stop), (epoch, name)
+        assert bool(np.isnan(looked[2]["curvature"]).all()) == (epoch >= stop)
+    weights = trail[2 * (stop - rule.lag) - 2][2]["weights"][-1]
+    np.testing.assert_array_equal(trail[-2][2]["weights"][-1], weights)
+    assert trail[-2][2]["collapsed"].dtype == jnp.int32
 
 
 def test_under_adaptive_regularisation_it_goes_on_from_there_with_more_decay():
@@ -127,9 +136,8 @@ def test_under_adaptive_regularisation_it_goes_on_from_there_with_more_decay():
 
 def test_it_stops_when_the_largest_decay_has_been_reached():
     rule = Rule(first=3, window=1, lag=1, factor=3.0, most=9.5e-4)
-    legs = robust_legs(
-        SEARCH, PER_EPOCH, SCHEDULE, lambda key, state: 2.0 ** (state.step / PER_EPOCH), rule
-    )
+    measure = lambda key, state: 2.0 ** (state.step / PER_EPOCH)  # noqa: E731
+    legs = robust_legs(SEARCH, PER_EPOCH, SCHEDULE, measure, SIGNS, rule)
     assert len(legs) == 2 * 31
     *_, (_, last, _) = relay(legs, jax.random.key(0), every=10)
     np.testing.assert_allclose(last.search.decay, 3.0)

@@ -64,14 +64,14 @@ def test_a_training_is_a_run_with_an_evaluation_after_every_epoch(trained):
     run = open_run(trained[0])
     per_epoch = 256 // 64
     rows = [row for row in run.steps() if row.seed == 0]
-    assert [row.step for row in rows] == list(range(1, 3 * (per_epoch + 1) + 1))
+    assert [row.step for row in rows] == [2, 4, 5, 7, 9, 10, 12, 14, 15]  # one for each chunk
     judged = [row.step for row in rows if "test_accuracy" in row.metrics]
     assert judged == [per_epoch + 1, 2 * (per_epoch + 1), 3 * (per_epoch + 1)]
     told = [row.metrics for row in rows if row.step not in judged]
     names = {"train_loss", "train_accuracy", "learning_rate", "diverged"}
     assert all(set(metrics) == names for metrics in told)
     rates = [metrics["learning_rate"] for metrics in told]
-    wanted = [0.05 * (1 + np.cos(np.pi * n / 12)) for n in range(12)]
+    wanted = (0.05 * (1 + np.cos(np.pi * np.arange(12) / 12))).reshape(-1, 2).mean(1)
     np.testing.assert_allclose(rates, wanted, rtol=1e-5)
     results = run.results()
     assert [row.seed for row in results] == [0, 1]

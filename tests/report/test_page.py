@@ -134,6 +134,15 @@ def test_a_supernet_run_shows_weights_losses_and_its_collapse(pages):
     assert "Candidates" not in page.text
 
 
+def test_dead_cells_are_warned_of(tmp_path):
+    with create(tmp_path / "run", config("darts", 3)) as run:
+        rows = [Result("found", n, "a", {"fitness": 9.0, "connected": n % 2}) for n in range(3)]
+        run.put_results([*rows, Result("random", 0, "b", {"fitness": 9.0, "connected": 0})])
+    page = Page(report([tmp_path / "run"]).read_text())
+    assert "nothing reaches the output of 2 of 3 found cells (seed 0, 2)" in page.text
+    assert page.row("seed 1") == ["seed 1", "9.00", "a"]
+
+
 def test_the_best_random_cell_is_one_cell_with_all_it_scored(tmp_path):
     """Not the best of each column: the largest loss is nothing to boast of."""
     with create(tmp_path / "run", config("darts", 1)) as run:

@@ -306,6 +306,18 @@ def test_recording_many_seeds_takes_seconds_not_minutes():
     assert time.process_time() - began < 5
 
 
+def test_a_chunk_is_one_row_of_means_and_of_the_last_of_what_is_counted():
+    info = {
+        "loss": np.array([[1.0, 5.0], [2.0, np.nan], [6.0, 1.0]], np.float32),
+        "diverged": np.array([[-1, -1], [-1, 8], [-1, 8]], np.int32),
+        "weights": np.arange(12.0).reshape(3, 2, 2),
+    }
+    rows = unstack(info, 10, str, averaged=True)
+    told = [{"loss": 3.0, "diverged": -1}, {"loss": None, "diverged": 8}]
+    assert rows.steps == [Step(10, seed, metrics) for seed, metrics in enumerate(told)]
+    assert rows.snapshots == unstack(info, 10, str).snapshots
+
+
 def test_a_run_that_was_not_locked_is_not_driven(tmp_path):
     with pytest.raises(ValueError, match="inside `with run:`"):
         go(create(tmp_path / "run", {}))

@@ -1,0 +1,199 @@
+"""Recordings of replies: a run is repeated without its model, and nothing is asked twice.
+
+A recording is a file of JSON lines that only grows. Each entry lies under the SHA-256 of what the
+reply depends on: model, messages, number, temperature, length, seed, schema, stops. `record` looks
+there before it asks; `replay` only looks. Equal requests asked at the same time are sent once, and
+of several processes that write one file the first to answer wins, so that all of them go on with
+the reply a replay will give. A line cut off by a kill is read over. Failures are written too: a
+replay fails as the run did, while `record` asks again. Keys are no part of a request, so no
+recording holds one.
+
+Example:
+    >>> import tempfile
+    >>> from jaxnas.llm import ask_all, record, replay, scripted
+    >>> path = tempfile.mkdtemp() + "/replies.jsonl"
+    >>> question = [{"role": "user", "content": "A number?"}]
+    >>> (first,) = ask_all([record(scripted(["17"]), path).complete(question)])
+    >>> (again,) = ask_all([replay(path).complete(question)])
+    >>> again == first, again.replies[0].text
+    (True, '17')
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from jaxnas.llm.client import (
+    Client,
+    Completion,
+    ModelError,
+    Reply,
+    Request,
+    Usage,
+    canonical,
+    digest,
+    request_key,
+)
+
+
+class MissError(ValueError):
+    """A recording does not hold the request."""
+
+
+def record(client: Client, path: Path | str) -> Client:
+    """Answers from a recording what stands there, and adds the rest.
+
+    Args:
+      client: what is asked.
+      path: the recording; it and its folder are made where they do not exist.
+
+    Returns:
+      The client.
+
+    Raises:
+      ValueError: if the file is no recording.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    book = _Book(path)
+    busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def send(request: Request) -> Completion:
+        key = request_key(client.model, request)
+        lock = busy.setdefault(key, asyncio.Lock())
+        async with lock:
+            found = book.find(key)
+            if isinstance(found, Completion):
+                return found
+            try:
+                done: Completion | ModelError = await client.send(request)
+            except ModelError as error:
+                done = error
+            kept = book.add(key, canonical(client.model, request), done)
+        if isinstance(kept, ModelError):
+            raise kept.again()
+        return kept
+
+    return client._replace(send=send)
+
+
+def replay(path: Path | str, model: str | None = None) -> Client:
+    """A client that knows a recording and nothing else.
+
+    Args:
+      path: the recording.
+      model: whose replies; may be left out where the recording has but one model.
+
+    Returns:
+      The client; its `send` raises `MissError` for a request that was never recorded.
+
+    Raises:
+      ValueError: if the file is no recording, or `model` is needed or not in it.
+    """
+    path = Path(path)
+    book = _Book(path)
+    if model is None and len(book.models) == 1:
+        (model,) = book.models
+    if model not in book.models:
+        raise ValueError(
+            f"`model` must be one of those recorded in {path}, {sorted(book.models)}, but got "
+            f"{model!r}."
+        )
+
+    async def send(request: Request) -> Completion:
+        found = book.find(request_key(model, request))
+        if found is None:
+            raise MissError(
+                f"{path} has no reply of {model!r} to the request that begins "
+                f"{request.messages[-1]['content'][:60]!r} (n={request.n}, seed={request.seed}, "
+                f"temperature={request.temperature}): code, settings or seed are not those of the "
+                f"recorded run; record it again."
+            )
+        if isinstance(found, ModelError):
+            raise found.again()
+        return found
+
+    return Client(model, send)
+
+
+class _Book:
+    """The entries of a recording by key, read as far as the file reached."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.models: set[str] = set()
+        self._entries: dict[str, Completion | ModelError] = {}
+        self._read = 0
+        self._refresh()
+
+    def find(self, key: str) -> Completion | ModelError | None:
+        """What lies under a key, reading what others have added only if nothing does."""
+        if not isinstance(self._entries.get(key), Completion):
+            self._refresh()
+        return self._entries.get(key)
+
+    def add(
+        self, key: str, request: dict[str, Any], done: Completion | ModelError
+    ) -> Completion | ModelError:
+        """Adds an entry, unless another process has a reply there; returns what then stands."""
+        line = json.dumps({"key": key, "request": request, **_plain(done)}).encode() + b"\n"
+        with open(self.path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._refresh()
+            found = self._entries.get(key)
+            if isinstance(found, Completion):
+                return found
+            end = file.seek(0, os.SEEK_END)
+            torn = end > self._read  # a writer was killed in the middle of its line
+            file.write(b"\n" + line if torn else line)
+        self._refresh()
+        return self._entries[key]
+
+    def _refresh(self) -> None:
+        with open(self.path, "rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in filter(None, whole.split(b"\n")):
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # torn, then mended by a line break
+            return
+        try:
+            request, key, done = entry["request"], entry["key"], _entry(entry)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"`path` must be a recording, but {self.path} has the line {line[:80]!r}."
+            ) from error
+        if digest(request) != key:
+            raise ValueError(f"{self.path} was edited: the request under {key} is another one.")
+        self.models.add(request["model"])
+        if not isinstance(self._entries.get(key), Completion):
+            self._entries[key] = done
+
+
+def _plain(done: Completion | ModelError) -> dict[str, Any]:
+    if isinstance(done, ModelError):
+        return {"error": {**vars(done), "message": str(done)}}
+    replies = [{"text": reply.text, "finish": reply.finish} for reply in done.replies]
+    usage = done.usage and done.usage._asdict()
+    rest = {"usage": usage, "model": done.model, "latency": done.latency}
+    return {"completion": {"replies": replies, **rest}}
+
+
+def _entry(entry: dict[str, Any]) -> Completion | ModelError:
+    if "error" in entry:
+        return ModelError(**entry["error"])
+    done = entry["completion"]
+    replies = tuple(Reply(reply["text"], reply["finish"]) for reply in done["replies"])
+    usage = done["usage"] and Usage(**done["usage"])
+    return Completion(replies, usage, done["model"], done["latency"])
