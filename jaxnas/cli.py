@@ -290,7 +290,7 @@ def _collapse(outcome: Any) -> list[str]:
 
 
 def _dead(outcome: Any) -> list[str]:
-    seeds = [str(row.seed) for row in outcome.found if not row.metrics["connected"]]
+    seeds = [str(row.seed) for row in outcome.found if not row.metrics.get("connected", True)]
     if not seeds:
         return []
     return [

@@ -27,15 +27,15 @@ TINY = 1e-12
 
 
 class Seen(NamedTuple):
-    """Points of a batch and what the network says there.
+    """Perturbations of a batch and what the network says there.
 
     Attributes:
-      x: `[B, H, W, C]`.
+      delta: `[B, H, W, C]`.
       loss: `[B]` cross-entropy.
       gradient: `[B, H, W, C]` of the loss.
     """
 
-    x: Float[Array, "B H W C"]
+    delta: Float[Array, "B H W C"]
     loss: Float[Array, " B"]
     gradient: Float[Array, "B H W C"]
 
@@ -45,7 +45,7 @@ class Walk(NamedTuple):
 
     Attributes:
       here: the present points.
-      before: `[B, H, W, C]` the points before them.
+      before: `[B, H, W, C]` the perturbations before them.
       best: those of greatest loss.
       size: `[B]` step size.
       rises: `[B]` steps since the last checkpoint on which the loss rose.
@@ -83,11 +83,11 @@ def apgd(
     """
     delta, progress = start(on, key, min(batch, len(on.y)), epsilon)
     x, y = on.batch(progress.index)
-    here, fooled = _look(on, x + delta, y)
+    here, fooled = _look(on, x, delta, y)
     count = jnp.zeros(len(y), jnp.int32)
     first = Walk(
         here,
-        here.x,
+        delta,
         here,
         jnp.full(len(y), 2 * epsilon),
         count,
@@ -99,11 +99,11 @@ def apgd(
     def step(walk: Walk, at: tuple[Array, Array]) -> tuple[Walk, None]:
         momentum, window = at
         moved = _stepped(walk, x, epsilon, momentum)
-        here, fooled = _look(on, moved, y)
+        here, fooled = _look(on, x, moved, y)
         best = _chosen(here.loss > walk.best.loss, here, walk.best)
         rises = walk.rises + (here.loss > walk.here.loss)
         walk = walk._replace(
-            here=here, before=walk.here.x, best=best, rises=rises, fooled=walk.fooled | fooled
+            here=here, before=walk.here.delta, best=best, rises=rises, fooled=walk.fooled | fooled
         )
         return jax.lax.cond(window > 0, _checked, lambda walk, _: walk, walk, window), None
 
@@ -123,25 +123,22 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(ends))
 
 
-def _look(on: Target, x: Array, y: Array) -> tuple[Seen, Array]:
-    def total(x: Array) -> tuple[Array, tuple[Array, Array]]:
-        logits = on.net.apply(on.net.variables, x)
+def _look(on: Target, x: Array, delta: Array, y: Array) -> tuple[Seen, Array]:
+    def total(delta: Array) -> tuple[Array, tuple[Array, Array]]:
+        logits = on.net.apply(on.net.variables, x + delta)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)[:, 0]
         return losses.sum(), (losses, logits.argmax(-1) != y)
 
-    (_, (losses, fooled)), gradient = jax.value_and_grad(total, has_aux=True)(x)
-    return Seen(x, losses, gradient), fooled
+    (_, (losses, fooled)), gradient = jax.value_and_grad(total, has_aux=True)(delta)
+    return Seen(delta, losses, gradient), fooled
 
 
-def _stepped(walk: Walk, origin: Array, epsilon: float, momentum: Array) -> Array:
+def _stepped(walk: Walk, x: Array, epsilon: float, momentum: Array) -> Array:
     """Algorithm 1, lines 3, 7 and 8; the first step knows no momentum."""
-
-    def inside(x: Array) -> Array:
-        return origin + projected(x - origin, origin, epsilon)
-
-    x = walk.here.x
-    z = inside(x + _wide(walk.size, x) * jnp.sign(walk.here.gradient))
-    return jnp.where(momentum, inside(x + ALPHA * (z - x) + (1 - ALPHA) * (x - walk.before)), z)
+    d = walk.here.delta
+    z = projected(d + _wide(walk.size, d) * jnp.sign(walk.here.gradient), x, epsilon)
+    mixed = projected(d + ALPHA * (z - d) + (1 - ALPHA) * (d - walk.before), x, epsilon)
+    return jnp.where(momentum, mixed, z)
 
 
 def _checked(walk: Walk, window: Array) -> Walk:
@@ -184,6 +181,7 @@ def success_rates(
     steps: int = 100,
     batch: int = 400,
     seeds: int = 25,
+    epsilon: float = EPSILON,
     rates_on: Target | None = None,
 ) -> dict[str, Float[Array, " seeds"]]:
     """What the attacks of this file reach, with the budget and the batches that rules have.
@@ -194,6 +192,7 @@ def success_rates(
       steps: of the attacks.
       batch: images of a seed.
       seeds: batches.
+      epsilon: radius of the ball, in units of [0, 1].
       rates_on: what the rate is chosen on; `None` for `on`.
 
     Returns:
@@ -201,11 +200,13 @@ def success_rates(
     """
     key_rate, key_seeds = jax.random.split(key)
     keys = jax.random.split(key_seeds, seeds)
-    walk = compiled(lambda key: apgd(on, key, steps=steps, batch=batch).fooled.mean())
+    walk = compiled(
+        lambda key: apgd(on, key, steps=steps, batch=batch, epsilon=epsilon).fooled.mean()
+    )
 
     def with_momentum(target: Target, rates: Array, keys: Key[Array, " R"]) -> Array:
         size = min(batch, len(target.y))
-        task = attack(target, steps=steps, batch=size, bound=0.0)
+        task = attack(target, steps=steps, batch=size, epsilon=epsilon, bound=0.0)
         run = compiled(lambda rates, runs: train(task, momentum_pgd(size), rates, runs).score)
         runs: Runs = jax.vmap(lambda key: prepare(task, key))(keys)
         return run(rates, runs)

@@ -21,7 +21,7 @@ EVERYTHING = space("everything")
 SIDE, CLASSES, EPSILON = 3, 3, 0.1
 RNG = np.random.default_rng(0)
 FIRST = RNG.normal(size=(SIDE * SIDE, 8)) * 3
-SECOND = RNG.normal(size=(8, CLASSES)) * 3
+SECOND = RNG.normal(size=(8, CLASSES))  # unsure, so that float32 sees its gradients
 
 
 def apply(variables, x):
@@ -127,7 +127,7 @@ def test_momentum_pgd_is_the_loop_that_sums_gradients_over_their_norm(on):
     out = train(task, momentum_pgd(12), jnp.full(1, 0.05), runs)
     losses = np.zeros(6)
     for origin, x, y in walks(on, key, 12):
-        losses -= attacks.momentum_pgd(lambda x, y=y: seen(x, y), origin, x, 0.05, EPSILON, 6)
+        losses -= attacks.momentum_pgd(lambda x, y=y: seen(x, y), origin, x, 0.05, EPSILON, 6)[0]
     np.testing.assert_allclose(out.losses[0], losses, rtol=1e-4)
 
 
@@ -137,26 +137,39 @@ def test_checkpoints_of_apgd_are_those_of_its_paper():
 
 
 def test_apgd_does_what_a_loop_over_single_images_does(on):
-    walk = jax.jit(lambda key: apgd(on, key, steps=20, batch=30, epsilon=EPSILON))(
+    # After more steps points stand nearly still, and rounding decides whether their loss rose.
+    walk = jax.jit(lambda key: apgd(on, key, steps=10, batch=30, epsilon=EPSILON))(
         jax.random.key(4)
     )
     sizes = []
     for n, (origin, x, y) in enumerate(walks(on, jax.random.key(4), 30)):
         best, size, fooled = attacks.apgd(
-            lambda x, y=y: seen(x, y), origin.astype(float), x.astype(float), EPSILON, 20
+            lambda x, y=y: seen(x, y), origin.astype(float), x.astype(float), EPSILON, 10
         )
         assert float(walk.best.loss[n]) == pytest.approx(best, rel=1e-3, abs=1e-5)
         assert bool(walk.fooled[n]) == fooled
-        assert np.abs(walk.best.x[n] - origin).max() <= EPSILON + 1e-6
+        assert np.abs(walk.best.delta[n]).max() <= np.float32(EPSILON)
         sizes.append(size)
         assert float(walk.size[n]) == pytest.approx(size)
-    assert len(set(sizes)) > 1
+    assert len(set(sizes)) > 2
 
 
-def test_attacks_beside_rules_report_each_batch_and_fool_as_pgd_does(on):
-    rates = success_rates(on, jax.random.key(5), steps=4, batch=20, seeds=3)
-    assert {name: len(each) for name, each in rates.items()} == {"APGD": 3, "momentum PGD": 3}
-    assert all(0 <= float(each.min()) <= float(each.max()) <= 1 for each in rates.values())
+def test_attacks_beside_rules_reach_on_each_batch_what_loops_over_images_do(on):
+    rates = success_rates(on, jax.random.key(5), steps=4, batch=20, seeds=2, epsilon=EPSILON)
+
+    def mean(key, attack):
+        return np.mean([attack(lambda x, y=y: seen(x, y), o, x) for o, x, y in walks(on, key, 20)])
+
+    def momentum(rate):
+        return lambda *at: attacks.momentum_pgd(*at, rate, EPSILON, 4)[1]
+
+    key_rate, key_seeds = jax.random.split(jax.random.key(5))
+    best = RATES[np.argmax([mean(key_rate, momentum(rate)) for rate in RATES])]
+    for n, key in enumerate(jax.random.split(key_seeds, 2)):
+        expected = mean(key, lambda *at: attacks.apgd(*at, EPSILON, 4)[2])
+        assert float(rates["APGD"][n]) == pytest.approx(expected)
+        assert float(rates["momentum PGD"][n]) == pytest.approx(mean(key, momentum(best)))
+    assert 0 < rates["APGD"].mean() < 1
 
 
 def test_side_by_side_one_after_another_and_in_parts_give_the_same_numbers(on, monkeypatch):

@@ -97,8 +97,7 @@ def test_training_is_that_of_a_plain_loop_from_the_same_weights():
 def test_each_epoch_sees_each_image_once_and_the_decays_end_with_the_last_step():
     task = convnet(epochs=3, batch=8, dataset=DATA)
     items = np.asarray(task.feed(jax.random.key(0)))
-    assert items.shape == (12, 8)
-    assert task.steps == 12
+    assert items.shape == (task.steps, 8) == (12, 8)
     for n in range(3):
         assert sorted(items[4 * n : 4 * n + 4].ravel().tolist()) == list(range(32))
 
@@ -117,8 +116,7 @@ def test_one_after_another_and_one_rule_a_program_give_the_same_numbers(monkeypa
 def test_the_final_task_trains_on_all_training_images_and_says_what_data_it_used():
     noted = replace(DATA, note="lossy")
     search, final = (convnet(batch=8, final=final, dataset=noted) for final in (False, True))
-    assert search.steps == 5 * (32 // 8)
-    assert final.steps == 5 * (48 // 8)
+    assert (search.steps, final.steps) == (5 * (32 // 8), 5 * (48 // 8))
     assert search.label == "validation accuracy after 20 steps on 32 images of shapes (lossy)"
     assert final.label == "test accuracy after 30 steps on 48 images of shapes (lossy)"
 
@@ -130,6 +128,5 @@ def test_tasks_take_their_scale_from_the_recipe():
     whole, longest = kind.search(Scale(dataset="shapes"))
     assert (whole.steps, longest.steps, longest.seeds) == (2, 10, 4)  # 256 images, batches of 100
     (final,) = kind.finals(Scale(dataset="shapes"), True).values()
-    assert final.proxy.steps == 2
-    assert final.task.steps == 15
+    assert (final.proxy.steps, final.task.steps) == (2, 15)  # 384 images
     assert final.task.label.startswith("test accuracy")

@@ -23,14 +23,15 @@ def pgd(look, origin, x, rate, epsilon, steps):
 
 
 def momentum_pgd(look, origin, x, rate, epsilon, steps, decay=1.0):
-    """Losses on the way; the gradient over its l1 norm is summed up."""
-    losses, velocity = [], np.zeros_like(x)
+    """As `pgd`, but the gradient over its l1 norm is summed up."""
+    losses, velocity, fooled = [], np.zeros_like(x), False
     for _ in range(steps):
-        loss, gradient, _ = look(x)
+        loss, gradient, wrong = look(x)
         losses.append(loss)
+        fooled = fooled or wrong
         velocity = decay * velocity + gradient / np.abs(gradient).sum()
         x = inside(x + rate * np.sign(velocity), origin, epsilon)
-    return losses
+    return losses, fooled or look(x)[2]
 
 
 def apgd(look, origin, x, epsilon, steps):
