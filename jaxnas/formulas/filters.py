@@ -116,13 +116,11 @@ def _inputs() -> Inputs:
 
 def known(prints: Float[np.ndarray, "P 25"], new: Float[np.ndarray, " 25"]) -> int:
     """Where a print stands among others, or -1: equal up to rounding, infinities and NaN alike."""
-    if not len(prints):
-        return -1
     finite = np.isfinite(new)
-    alike = (np.isfinite(prints) == finite).all(1) & (
-        (prints == new) | finite | (np.isnan(prints) & np.isnan(new))
-    ).all(1)
-    gap = np.where(finite, np.abs(np.where(finite, prints, 0) - np.where(finite, new, 0)), 0)
-    scale = 1 + np.abs(new[finite]).mean() if finite.any() else 1.0
-    found = np.flatnonzero(alike & (gap.mean(1) < SAME * scale))
+    alike = (np.isfinite(prints) == finite) & (
+        finite | (prints == new) | (np.isnan(prints) & np.isnan(new))
+    )
+    own, other = np.where(finite, new, 0).astype(float), np.where(finite, prints, 0).astype(float)
+    gap = np.abs(other - own) / (1 + np.abs(own))  # element by element: one large value hides none
+    found = np.flatnonzero(alike.all(1) & (gap.mean(1) < SAME))
     return int(found[0]) if len(found) else -1

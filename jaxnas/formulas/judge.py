@@ -14,6 +14,7 @@ from jaxnas.formulas.filters import Screened, screener
 from jaxnas.formulas.tape import END, Grammar
 from jaxnas.formulas.training import Task, Train, trainer
 
+TRIES = 200  # blocks drawn before a grammar is given up
 FAILURES = ("", "failed a test", "no rate better than the bound", "no rule")
 
 
@@ -65,13 +66,24 @@ class Judge:
         self.screen: Callable[[Any], Screened] = screener(grammar)
 
     def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
-        """Draws rules that pass the tests, where they are tested."""
+        """Draws rules that pass the tests, where they are tested.
+
+        Raises:
+          ValueError: if hardly any rule of the grammar passes.
+        """
         found: list[np.ndarray] = []
-        while len(found) < n:
+        for _ in range(TRIES):
+            if len(found) >= n:
+                break
             key, key_draw = jax.random.split(key)
             drawn = self._draw(key_draw, max(64, 4 * n))
             good = np.asarray(self.screen(drawn).good) if self.tested else np.ones(len(drawn), bool)
             found.extend(np.asarray(drawn)[good])
+        if len(found) < n:
+            raise ValueError(
+                f"Of {self.grammar.name} hardly any rule passes the tests ({len(found)} in {TRIES} "
+                f"tries); take a grammar with gradients among its leaves, or `tested=False`."
+            )
         return jnp.asarray(np.stack(found[:n]))
 
     def _draw(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:

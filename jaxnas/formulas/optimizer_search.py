@@ -103,7 +103,8 @@ def optimizer_search(
         host = jax.tree.map(np.array, state)  # copies, to be written to
         first = int(host.known)
         full = first + (samples - host.trained if host.level < levels else 0)
-        for one in draw(key, state.nodes[jnp.minimum(state.level, levels - 1)]):
+        node = state.nodes[jnp.minimum(state.level, levels - 1)]
+        for one in draw(key, node) if full > first else ():
             if host.known == full or host.attempts >= attempts:
                 break
             host = _take(host, first, *one)

@@ -75,7 +75,8 @@ class Trained(NamedTuple):
     """How runs went; `R` runs of each of `N` rules.
 
     Attributes:
-      score: `[N, R]` by the task; its bound for a run that was frozen.
+      score: `[N, R]` by the task; its bound for a run that was frozen or ended in weights that are
+        not finite.
       losses: `[N, R, T]`, the last finite one from where a run was frozen.
       frozen: `[N, R]` the step, from 1, whose loss was not finite; 0 for none.
     """
@@ -271,7 +272,7 @@ def train(task: Task, rule: Rule, rates: Float[Array, "*N R"], runs: Runs) -> Tr
     (w, memory, _, _, frozen), losses = jax.lax.scan(step, carry, (steps, items))
     losses = jnp.moveaxis(losses, 0, -1)
     score = judge(losses, w, memory)
-    good = (frozen == 0) & jnp.isfinite(score)
+    good = (frozen == 0) & jnp.isfinite(score) & jnp.isfinite(w).all(-1)
     return Trained(jnp.where(good, score, task.bound), losses, frozen)
 
 
