@@ -37,7 +37,7 @@ def signals():
     """One small task, judged by itself, so that few programs are compiled."""
     task = mnistnet(steps=10, hidden=(4,), batch=16, dataset=waves(length=8, n=120))
     task = task._replace(rates=RATES, seeds=2)
-    kind = tasks.Kind(lambda *_: task, lambda *_: {"long": Final(task, task)})
+    kind = tasks.Kind(lambda *_: Final(task, task), lambda *_: {"long": Final(task, task)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tasks.TASKS, "mnistnet", kind)
         yield
