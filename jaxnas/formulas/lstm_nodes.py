@@ -66,6 +66,9 @@ class Rates(NamedTuple):
     levels: int = 15
 
 
+RATES = Rates()
+
+
 def lstm_nodes(
     grammar: Grammar,
     *,
@@ -73,7 +76,7 @@ def lstm_nodes(
     population: int = 100,
     generations: int = 30,
     species: int = 10,
-    rates: Rates = Rates(),
+    rates: Rates = RATES,
 ) -> Searcher:
     """Evolution of nodes; a searcher for the host.
 
@@ -107,7 +110,7 @@ def lstm_nodes(
 
     def ask(key: Key[Array, ""], state: State) -> tuple[Asked, State]:
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        host = jax.tree.map(np.array, state)  # copies, to be written to
+        host: Any = jax.tree.map(np.array, state)  # copies, to be written to
         children = _children(rng, grammar, host, founders, population, rates)
         asked = np.stack([child for child, _ in children]).astype(np.int32)
         forms = np.stack([form for _, form in children])
@@ -118,7 +121,7 @@ def lstm_nodes(
         return Asked(jnp.asarray(asked), budget), _back(state, host._replace(known=known))
 
     def tell(state: State, asked: Asked, measured: Measured) -> State:
-        host = jax.tree.map(np.array, state)
+        host: Any = jax.tree.map(np.array, state)
         children, fitness = np.asarray(asked.genotypes), np.asarray(measured.fitness, np.float32)
         there = np.flatnonzero(host.genotypes[:, 0] != END)
         tapes = np.concatenate([host.genotypes[there], children])
@@ -135,11 +138,11 @@ def lstm_nodes(
     return Searcher(init, ask, tell)
 
 
-def _back(like: State, host: State) -> State:
+def _back(like: State, host: Any) -> State:
     return jax.tree.map(lambda old, x: jnp.asarray(x, old.dtype), like, host)
 
 
-def _kinds(grammar: Grammar, host: State, tapes: np.ndarray, rates: Rates) -> Any:
+def _kinds(grammar: Grammar, host: Any, tapes: np.ndarray, rates: Rates) -> Any:
     def apart(one: Tape, other: Tape) -> float:
         return distance(grammar, one, other)
 
@@ -149,7 +152,7 @@ def _kinds(grammar: Grammar, host: State, tapes: np.ndarray, rates: Rates) -> An
 def _children(
     rng: np.random.Generator,
     grammar: Grammar,
-    host: State,
+    host: Any,
     founders: Sequence[Tape],
     population: int,
     rates: Rates,
@@ -179,7 +182,7 @@ def _children(
     return made[:population]
 
 
-def _parents(grammar: Grammar, host: State, population: int, rates: Rates) -> list[list[Tape]]:
+def _parents(grammar: Grammar, host: Any, population: int, rates: Rates) -> list[list[Tape]]:
     """For each child to be, the tapes among which its parents are, best first."""
     there = np.flatnonzero(np.isfinite(host.fitness))
     if not len(there):
@@ -241,8 +244,10 @@ def random_node(rng: np.random.Generator, grammar: Grammar, levels: int = 6) -> 
 
 
 def canonical(grammar: Grammar, tape: Tape) -> Tape:
-    """One form for structures that are the same: operands of `add` and `mul` in one order, memories
-    numbered as they appear, what is kept but never read not kept, what is never kept called `c0`.
+    """One form for structures that are the same.
+
+    Operands of `add` and `mul` stand in one order, memories are numbered as they appear, what is
+    never read is not kept, and what is never kept has one name.
     """
     tree = _ordered(grammar, _forgotten(nested(grammar, tape)))
     number: dict[str, int] = {}

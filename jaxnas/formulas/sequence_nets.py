@@ -60,7 +60,7 @@ class Trained(NamedTuple):
 def train(
     task: SequenceTask,
     grammar: Grammar,
-    tapes: Sequence[Int[np.ndarray, " L"]],
+    tapes: Int[np.ndarray, "M L"],
     size: Size,
     keys: Key[Array, " S"],
     *,
@@ -71,12 +71,12 @@ def train(
     Args:
       task: what they predict.
       grammar: of the nodes.
-      tapes: the nodes.
+      tapes: `[M, L]` the nodes.
       size: of all networks.
       keys: one for each seed; all nodes share them.
       test: whether the best epoch is tried on the test streams.
     """
-    nodes = [node(grammar, np.asarray(tape)) for tape in tapes]
+    nodes = [node(grammar, tape) for tape in tapes]
     gates = max(1, *(len(one.gates) for one in nodes))
     run = jax.vmap(partial(_run, task, nodes, size, test), out_axes=1)
     return compiled(run)(start(task, gates, size, keys))

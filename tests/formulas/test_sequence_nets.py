@@ -7,7 +7,13 @@ import pytest
 
 from jaxnas.formulas.recurrent import baseline, node, nodes
 from jaxnas.formulas.sequence_nets import (
-    Size, hidden_for, losses, parameters, rest, start, train,
+    Size,
+    hidden_for,
+    losses,
+    parameters,
+    rest,
+    start,
+    train,
 )  # fmt: skip
 from jaxnas.formulas.sequence_tasks import find
 from jaxnas.formulas.tape import parse
@@ -16,7 +22,7 @@ GRAMMAR = nodes()
 TASK = find("toy", streams=4, segment=10, words=12, tokens=600)
 SIZE = Size(hidden=6, layers=2, epochs=2, learning_rate=1e-2)
 TEXTS = ["tanh(x + keep1(relu(hh) - c1))", "blend(sigmoid(xh), h, xh)"]
-TAPES = [baseline(GRAMMAR, "LSTM"), *(parse(GRAMMAR, text) for text in TEXTS)]
+TAPES = np.stack([baseline(GRAMMAR, "LSTM"), *(parse(GRAMMAR, text) for text in TEXTS)])
 KEYS = jax.random.split(jax.random.key(0), 2)
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -41,8 +47,8 @@ def test_a_group_trains_as_each_node_does_alone(together, n):
 def test_a_node_that_diverges_leaves_its_neighbours_alone():
     wild = parse(GRAMMAR, "keep0(x + c0 + c0 + c0)")  # three times as much at each step
     size = SIZE._replace(layers=1)
-    pair = train(TASK, GRAMMAR, [wild, TAPES[1]], size, KEYS[:1])
-    alone = train(TASK, GRAMMAR, [TAPES[1]], size, KEYS[:1])
+    pair = train(TASK, GRAMMAR, np.stack([wild, TAPES[1]]), size, KEYS[:1])
+    alone = train(TASK, GRAMMAR, TAPES[1:2], size, KEYS[:1])
     assert not bool(jnp.isfinite(pair.curve[0]).all())
     np.testing.assert_allclose(pair.curve[1], alone.curve[0], rtol=1e-5)
 
