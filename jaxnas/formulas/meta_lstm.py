@@ -88,9 +88,9 @@ def fit(
 
 def foretell(meta: Meta, begun: Float[np.ndarray, "N k"]) -> Float[Array, "N rest"]:
     """The losses after the known epochs."""
-    begun = jnp.asarray(begun, jnp.float32)
-    last = begun[:, -1:]
-    told = _tell(meta.weights, (begun - last) / meta.scale, meta.length - meta.known, meta.hidden)
+    curves = jnp.asarray(begun, jnp.float32)
+    last = curves[:, -1:]
+    told = _tell(meta.weights, (curves - last) / meta.scale, meta.length - meta.known, meta.hidden)
     return last + meta.scale * told
 
 
@@ -108,7 +108,7 @@ def _tell(
 ) -> Float[Array, "N rest"]:
     cell = nn.OptimizedLSTMCell(hidden)
 
-    def read(carry: Any, x: Array) -> tuple[Any, Array]:
+    def read(carry: Any, x: Array) -> Any:
         return cell.apply({"params": weights["reader"]}, carry, x[:, None])
 
     def tell(state: Any, _: Any) -> tuple[Any, Array]:
