@@ -140,6 +140,7 @@ RECIPES: dict[str, Entry] = {
         "@article{rawal2018nodes, title={From Nodes to Networks: Evolving Recurrent Neural "
         "Networks}, author={Rawal, Aditya and Miikkulainen, Risto}, journal={arXiv preprint "
         "arXiv:1803.04439}, year={2018}}",
+        "notebooks/03_recurrent_nodes.ipynb",
     ),
 }
 
