@@ -8,6 +8,7 @@ LAST_WORDS = {
     "00_first_search": "predicted",
     "01_one_shot": "DrNAS: ",
     "02_optimizers": "the found rule ends",
+    "03_recurrent_nodes": "the found node: ",
 }
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

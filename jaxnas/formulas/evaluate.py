@@ -23,12 +23,19 @@ def unrolled(grammar: Grammar, tape: Tape, inputs: Any) -> Any:
       tape: `[L]`, concrete.
       inputs: what the grammar's symbols read.
     """
+    return values(grammar, tape, inputs)[0]
+
+
+def values(grammar: Grammar, tape: Tape, inputs: Any) -> list[Any]:
+    """The value of every subtree of one known expression, by the row of its root."""
     stack: list[Any] = []
+    found: list[Any] = [None] * size(tape)
     for row in reversed(range(size(tape))):
         symbol = grammar.symbols[int(tape[row])]
         operands = [stack.pop() for _ in range(symbol.arity)]
-        stack.append(symbol.apply(inputs, row, *operands))
-    return stack.pop()
+        found[row] = symbol.apply(inputs, row, *operands)
+        stack.append(found[row])
+    return found
 
 
 def interpreted(grammar: Grammar, tape: Int[Array, " L"], inputs: Any, like: Array) -> Array:

@@ -132,6 +132,16 @@ RECIPES: dict[str, Entry] = {
         "Cho-Jui}, booktitle={NeurIPS}, year={2022}}",
         "notebooks/02_optimizers.ipynb",
     ),
+    "lstm_nodes": Entry(
+        "jaxnas.recipes.lstm_nodes",
+        "jaxnas/formulas/lstm_nodes.py",
+        "Evolved recurrent nodes (GP-LSTM)",
+        "Rawal & Miikkulainen, 2018, arXiv:1803.04439",
+        "@article{rawal2018nodes, title={From Nodes to Networks: Evolving Recurrent Neural "
+        "Networks}, author={Rawal, Aditya and Miikkulainen, Risto}, journal={arXiv preprint "
+        "arXiv:1803.04439}, year={2018}}",
+        "notebooks/03_recurrent_nodes.ipynb",
+    ),
 }
 
 
