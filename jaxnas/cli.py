@@ -218,7 +218,9 @@ def _export(args: argparse.Namespace) -> None:
     elif hasattr(load(str(recipe)), "export"):
         files = load(str(recipe)).export(run, args.out or args.run, args.seed)
     else:
-        raise ValueError(f"A run of {recipe} has nothing to export; train what it found first.")
+        raise ValueError(
+            f"{args.run} is a run of {recipe}, which has nothing to export; train what it found first."
+        )
     _facts({file.name: str(file) for file in files}, as_json=args.json)
 
 

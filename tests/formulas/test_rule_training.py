@@ -151,12 +151,11 @@ def test_an_unknown_way_of_training_is_refused():
         trainer(TOY, GNN, "vmap")
 
 
-def test_the_way_is_chosen_by_device_and_size():
-    assert [choose(10**4, "gpu"), choose(10**4, "cpu"), choose(100, "cpu")] == [
-        "select",
-        "group",
-        "map",
-    ]
+def test_the_way_is_chosen_by_device_and_work_and_how_large_the_network_is():
+    task = mnistnet(steps=100, hidden=(4,), batch=16, dataset=waves(length=8, n=120))
+    short, large = task._replace(steps=10), task._replace(side_by_side=False)
+    assert [choose(task, 10, "gpu"), choose(task, 10, "cpu")] == ["select", "group"]
+    assert [choose(short, 10, "cpu"), choose(large, 10, "cpu")] == ["map", "map"]
 
 
 @pytest.fixture(scope="module")
