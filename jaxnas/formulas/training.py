@@ -26,7 +26,7 @@ from jaxnas.formulas.rules import Rule, any_rule, many_rules
 from jaxnas.formulas.tape import Grammar
 
 GROUP = 32  # rules written out into one program
-ENOUGH = 150  # steps x runs from which on writing a rule out pays on a CPU
+ENOUGH = 400  # steps x runs from which on writing a rule out, to be used twice, pays on a CPU
 MEMORY, ACCELERATOR_MEMORY = 2**31, 2**34  # bytes that the rules of one program may hold
 # Arrays of the size of the weights that a rule holds: written out, and read from its tape.
 ARRAYS = {"group": 8, "select": 24}
