@@ -250,11 +250,12 @@ def descend(
     shrink, decay = 1.0, schedule.weight_decay * factor
     if schedule.clip:
         shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
-    slope = jax.tree.map(lambda g, w: shrink * g + decay * w, gradient, weights)
-    momentum = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
-    way = momentum
-    if schedule.nesterov:
-        way = jax.tree.map(lambda m, s: schedule.momentum * m + s, momentum, slope)
+
+    def heavier(m: Array, g: Array, w: Array) -> Array:
+        return schedule.momentum * m + shrink * g + decay * w
+
+    momentum = jax.tree.map(heavier, momentum, gradient, weights)
+    way = jax.tree.map(heavier, momentum, gradient, weights) if schedule.nesterov else momentum
     return jax.tree.map(lambda w, d: w - rate * d, weights, way), momentum
 
 
