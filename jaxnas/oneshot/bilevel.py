@@ -251,7 +251,7 @@ def descend(
     if schedule.clip:
         shrink = jnp.minimum(1.0, schedule.clip / (optax.tree.norm(gradient) + 1e-6))
 
-    def heavier(m: Array, g: Array, w: Array) -> Array:
+    def heavier(m: Any, g: Any, w: Any) -> Any:
         return schedule.momentum * m + shrink * g + decay * w
 
     momentum = jax.tree.map(heavier, momentum, gradient, weights)
