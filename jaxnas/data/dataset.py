@@ -5,7 +5,7 @@ Everything that reads or generates data returns a `Dataset`; everything that can
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,6 +168,20 @@ def hold_out(train: Split, n: int) -> tuple[Split, Split]:
             f"`n` must be at least 1 and below the {total} training examples, but is {n}."
         )
     return Split(train.x[:-n], train.y[:-n]), Split(train.x[-n:], train.y[-n:])
+
+
+def on_everything(dataset: Dataset) -> Dataset:
+    """The data set with its validation split given back to training, and none left to validate.
+
+    Args:
+        dataset: Any data set.
+
+    Returns:
+        It, what was held out standing last in the training set.
+    """
+    train, valid = dataset.train, dataset.valid
+    joined = Split(np.concatenate([train.x, valid.x]), np.concatenate([train.y, valid.y]))
+    return replace(dataset, train=joined, valid=Split(valid.x[:0], valid.y[:0]))
 
 
 def checked_split(

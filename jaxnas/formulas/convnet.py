@@ -13,17 +13,15 @@ than they were told, so that the linear one turns negative), and biases start at
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset, Split
-from jaxnas.formulas.mnistnet import epochs as shuffled
+from jaxnas.data.dataset import Dataset, Split, on_everything
 from jaxnas.formulas.training import Task
 from jaxnas.nn.network import cross_entropy, from_linen
 from jaxnas.nn.ops import Conv, Norm, max_pool
-from jaxnas.train.batches import on_device, take
+from jaxnas.train.batches import epoch_orders, on_device, take
 from jaxnas.train.update import State, accuracy
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
@@ -70,7 +68,7 @@ def convnet(
       dataset: images; `None` for CIFAR-10.
     """
     data = load("cifar10") if dataset is None else dataset
-    split, held = _splits(data, final)
+    split, held = (on_everything(data).train, data.test) if final else (data.train, data.valid)
     train, judge = (on_device(data, _first(one, examples)) for one in (split, held))
     size = len(train.y)
     total = steps or epochs * (size // batch)
@@ -94,7 +92,7 @@ def convnet(
     return Task(
         name="convnet",
         start=start,
-        feed=lambda key: shuffled(key, size, batch, total),
+        feed=lambda key: epoch_orders(key, size, batch, total),
         loss=loss,
         score=score,
         steps=total,
@@ -105,12 +103,6 @@ def convnet(
         label=_label(data, total, size, final),
         side_by_side=False,
     )
-
-
-def _splits(data: Dataset, final: bool) -> tuple[Split, Split]:
-    if not final:
-        return data.train, data.valid
-    return Split(*map(np.concatenate, zip(data.train, data.valid, strict=True))), data.test
 
 
 def _first(split: Split, examples: int) -> Split:

@@ -2,8 +2,8 @@
 
 Batches of 32, lengths of 128, a rate that falls linearly to zero, 3 epochs of CoLA and RTE and 5 of
 MRPC, WNLI and STS-B; the score is the task's own on its development set. The paper fine-tunes
-BERT-base; whichever BERT `train.pretrained.load_bert` finds is taken. Another schedule of seeds:
-rates are chosen with one, the score is the mean of four.
+BERT-base; whichever BERT `train.pretrained.load_bert` finds is taken. Rates
+are chosen with one seed, the score is the mean of four.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from jaxtyping import Array, Key, PyTree
 from jaxnas.data.bert_files import read_vocabulary
 from jaxnas.data.glue import GlueTask, Sentences, glue
 from jaxnas.data.wordpiece import WordPiece, encode
-from jaxnas.formulas.mnistnet import epochs
 from jaxnas.formulas.training import Task
 from jaxnas.nn.bert import BertClassifier, BertConfig, fine_tuned
 from jaxnas.nn.network import cross_entropy
 from jaxnas.train import metrics
+from jaxnas.train.batches import epoch_orders
 from jaxnas.train.pretrained import load_bert
 
 RATES = (2e-5, 1e-4, 6e-4, 1e-3, 3e-3, 6e-3, 0.01, 0.03, 0.06, 1.0)
@@ -79,7 +79,7 @@ def finetuning(
     return Task(
         name=f"glue_{name}",
         start=lambda key: (network.init(key, x[:1])["params"], ()),
-        feed=lambda key: epochs(key, len(y), min(batch, len(y)), count),
+        feed=lambda key: epoch_orders(key, len(y), min(batch, len(y)), count),
         loss=loss,
         score=judge,
         steps=count,

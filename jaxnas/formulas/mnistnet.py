@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from jaxnas.core.keys import unrolled
 from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset
+from jaxnas.data.dataset import Dataset, on_everything
 from jaxnas.formulas.training import Task
 from jaxnas.nn.network import cross_entropy
+from jaxnas.train.batches import epoch_orders
 
 RATES = (6e-4, 1e-3, 3e-3, 6e-3, 0.01, 0.03, 0.06, 0.1, 0.3, 1.0)
 WORST = 15.0  # a loss beyond counts as this
@@ -42,8 +43,7 @@ def mnistnet(
       dataset: images; `None` for MNIST.
     """
     data = load("mnist") if dataset is None else dataset
-    x = np.concatenate([data.train.x, data.valid.x])
-    y = np.concatenate([data.train.y, data.valid.y])
+    x, y = on_everything(data).train
     order = np.random.default_rng(10).permutation(len(y))[: int(0.4 * len(y))]
     order = order[: examples or None]
     scaled = (x[order] / 255 - np.asarray(data.mean)) / np.asarray(data.std)
@@ -71,7 +71,7 @@ def mnistnet(
     return Task(
         name="mnistnet",
         start=start,
-        feed=lambda key: epochs(key, len(y), batch, steps),
+        feed=lambda key: epoch_orders(key, len(y), batch, steps),
         loss=loss,
         score=score,
         steps=steps,
@@ -88,17 +88,3 @@ def _dense(key: Key[Array, ""], fan_in: int, fan_out: int) -> tuple[Array, Array
     bound = fan_in**-0.5
     draw = jax.random.uniform(key, (fan_in + 1, fan_out), jnp.float32, -bound, bound)
     return draw[:-1], draw[-1]
-
-
-def epochs(key: Key[Array, ""], examples: int, batch: int, steps: int) -> Int[Array, "T B"]:
-    """Indices of the batches of `steps` steps: each epoch shuffled anew, its remainder left out.
-
-    Raises:
-      ValueError: if a batch is larger than the data.
-    """
-    if batch > examples:
-        raise ValueError(f"`batch` must be at most the {examples} examples, but got {batch}.")
-    each = examples // batch
-    rounds = -(-steps // each)
-    shuffle = jax.vmap(lambda k: jax.random.permutation(k, examples)[: each * batch])
-    return shuffle(jax.random.split(key, rounds)).reshape(-1, batch)[:steps]

@@ -15,7 +15,7 @@ from jaxnas.cells.tabular import Tabular, tabular
 from jaxnas.cells.trained import Trained
 from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset, Split
+from jaxnas.data.dataset import Dataset, Split, on_everything
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.oneshot.bilevel import (
     Relaxation,
@@ -36,7 +36,6 @@ from jaxnas.recipes.search_spaces import SearchSpace, find
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.rows import Curve, Result
 from jaxnas.train.batches import Data, halves, on_device
-from jaxnas.train.long import on_everything
 from jaxnas.train.recipe import Recipe
 
 ROBUST = {"stop": Rule(), "l2": Rule(factor=3.0)}

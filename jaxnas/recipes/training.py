@@ -19,11 +19,11 @@ import jax
 
 from jaxnas.core import Leg
 from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset
+from jaxnas.data.dataset import Dataset, on_everything
 from jaxnas.nn.network import Network
 from jaxnas.recipes import spaces
 from jaxnas.recipes.settings import changed
-from jaxnas.train.long import on_everything, training
+from jaxnas.train.long import training
 from jaxnas.train.recipe import Recipe
 
 NAME = "train"  # as `recipe` in the run's config.json

@@ -49,6 +49,18 @@ def epoch_order(key: Key[Array, ""], size: int, batch: int) -> Int[Array, "steps
     return jax.random.permutation(key, size)[: steps * batch].reshape(steps, batch)
 
 
+def epoch_orders(key: Key[Array, ""], size: int, batch: int, steps: int) -> Int[Array, "steps B"]:
+    """The batches of so many steps, each epoch shuffled anew as `epoch_order` does.
+
+    Raises:
+      ValueError: if a batch is larger than the data.
+    """
+    if batch > size:
+        raise ValueError(f"`batch` must be at most the {size} examples, but got {batch}.")
+    keys = jax.random.split(key, -(-steps // (size // batch)))
+    return jax.vmap(lambda key: epoch_order(key, size, batch))(keys).reshape(-1, batch)[:steps]
+
+
 def take(
     data: Data,
     index: Int[Array, " B"],

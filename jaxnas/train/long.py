@@ -4,16 +4,14 @@ A step is one batch. The batches of an epoch follow from the key of the order an
 epoch, so nothing but the state is needed to go on.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Key
 
 from jaxnas.core import Search
-from jaxnas.data.dataset import Dataset, Split
+from jaxnas.data.dataset import Dataset
 from jaxnas.nn.network import Network
 from jaxnas.train.batches import compute_dtype, epoch_order, on_device
 from jaxnas.train.recipe import Recipe, steps_per_epoch
@@ -111,10 +109,3 @@ def training(network: Network, dataset: Dataset, recipe: Recipe) -> Training:
         return state.network.variables
 
     return Training(Search(init, step, best), Search(init, measure, best), per_epoch)
-
-
-def on_everything(dataset: Dataset) -> Dataset:
-    """The data set with its validation split given back to training, and none left to validate."""
-    train, valid = dataset.train, dataset.valid
-    joined = Split(np.concatenate([train.x, valid.x]), np.concatenate([train.y, valid.y]))
-    return dataclasses.replace(dataset, train=joined, valid=Split(valid.x[:0], valid.y[:0]))

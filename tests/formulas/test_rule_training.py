@@ -11,10 +11,11 @@ from jaxnas.core import Asked
 from jaxnas.data.toy import waves
 from jaxnas.formulas import training
 from jaxnas.formulas.judge import Judge
-from jaxnas.formulas.mnistnet import epochs, mnistnet
+from jaxnas.formulas.mnistnet import mnistnet
 from jaxnas.formulas.tape import END, parse
 from jaxnas.formulas.training import Task, choose, prepare, trainer
 from jaxnas.formulas.update_rules import space
+from jaxnas.train.batches import epoch_orders
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 GNN = space("gnn", 8)
@@ -219,14 +220,14 @@ def test_samples_of_a_judge_pass_its_tests(judged):
 
 
 def test_batches_are_epochs_shuffled_anew():
-    index = np.asarray(epochs(jax.random.key(0), 10, 3, 8))
+    index = np.asarray(epoch_orders(jax.random.key(0), 10, 3, 8))
     assert index.shape == (8, 3)
     first, second = index[:3].ravel(), index[3:6].ravel()
     assert len(set(first)) == len(set(second)) == 9
     assert set(index.ravel()) <= set(range(10))
     assert (first != second).any()
     with pytest.raises(ValueError, match="`batch` must be at most the 10 examples, but got 11"):
-        epochs(jax.random.key(0), 10, 11, 1)
+        epoch_orders(jax.random.key(0), 10, 11, 1)
 
 
 @pytest.mark.parametrize(("hidden", "relu"), [((20,), False), ((5, 6), True)])

@@ -7,10 +7,11 @@ import pytest
 from reference.optim import Sgd, cosine, linear_loss
 
 from jaxnas.core import run_host
+from jaxnas.data.dataset import on_everything
 from jaxnas.data.toy import waves
 from jaxnas.nn.network import Network
 from jaxnas.train import long
-from jaxnas.train.long import on_everything, training
+from jaxnas.train.long import training
 from jaxnas.train.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
