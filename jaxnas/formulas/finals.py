@@ -1,5 +1,6 @@
 """What found rules are worth in the end: held-out seeds, longer training, other networks."""
 
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxnas.core import Asked, Measured
 from jaxnas.formulas.grow import sample
 from jaxnas.formulas.tape import END, Grammar
-from jaxnas.formulas.training import Task, trainer
+from jaxnas.formulas.training import Task, trainer, tune
 
 
 class Final(NamedTuple):
@@ -54,9 +55,9 @@ class Finals:
 
     def __init__(self, grammar: Grammar, trials: dict[str, Final], *, how: str = "auto") -> None:
         self.grammar, self.trials = grammar, trials
+        made = cache(lambda task: trainer(task, grammar, how))  # tasks are proxies of each other
         self._runs = {
-            name: (trainer(final.proxy, grammar, how), trainer(final.task, grammar, how))
-            for name, final in trials.items()
+            name: tuple((task, made(task)) for task in final) for name, final in trials.items()
         }
 
     def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
@@ -70,19 +71,13 @@ class Finals:
         tapes = np.where(empty[:, None], _constant(self.grammar), tapes)
         told: list[dict[str, Array]] = [{}, {}, {}, {}]
         curve = jnp.zeros((len(tapes), 3, 1))
-        for n, (name, final) in enumerate(self.trials.items()):
-            proxy, task = self._runs[name]
-            key_rate, key_seeds = jax.random.split(jax.random.fold_in(key, n))
-            rates = jnp.asarray(final.proxy.rates, jnp.float32)
-            keys = jnp.broadcast_to(key_rate, rates.shape)
-            first = proxy(tapes, jnp.tile(rates, (len(tapes), 1)), keys).score
-            best = rates[first.argmax(1)]
-            keys = jax.random.split(key_seeds, final.task.seeds)
-            out = task(tapes, jnp.tile(best[:, None], (1, len(keys))), keys)
+        for n, (name, runs) in enumerate(self._runs.items()):
+            rate, _, out = tune(*runs, jax.random.fold_in(key, n), tapes)
+            several = out.score.shape[1] > 1
             facts = (
                 out.score.mean(1),
-                out.score.std(1, ddof=1) if len(keys) > 1 else jnp.zeros(len(tapes)),
-                best,
+                out.score.std(1, ddof=1) if several else jnp.zeros(len(tapes)),
+                rate,
                 (out.frozen > 0).sum(1),
             )
             for where, fact in zip(told, facts, strict=True):

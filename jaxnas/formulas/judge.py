@@ -1,6 +1,7 @@
 """Update rules as a `Problem`: tested, tried at every learning rate, then run for several seeds."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jaxnas.core import Asked, Measured
 from jaxnas.formulas import grow
 from jaxnas.formulas.filters import Screened, screener
 from jaxnas.formulas.tape import END, Grammar
-from jaxnas.formulas.training import Task, Train, trainer
+from jaxnas.formulas.training import Task, Train, trainer, tune
 
 TRIES = 200  # blocks drawn before a grammar is given up
 FAILURES = ("", "failed a test", "no rate better than the bound", "no rule")
@@ -60,9 +61,10 @@ class Judge:
         proxy: Task | None = None,
     ) -> None:
         self.task, self.grammar, self.tested, self.constrained = task, grammar, tested, constrained
-        self.train: Train = trainer(task, grammar, how)
+        made = cache(lambda task: trainer(task, grammar, how))
         self.proxy = proxy or task
-        self.tried: Train = self.train if self.proxy is task else trainer(self.proxy, grammar, how)
+        self.train: Train = made(task)
+        self._runs = (self.proxy, made(self.proxy)), (task, self.train)
         self.screen: Callable[[Any], Screened] = screener(grammar)
 
     def sample(self, key: Key[Array, ""], n: int) -> Int[Array, "n L"]:
@@ -94,28 +96,18 @@ class Judge:
         tapes = np.asarray(asked.genotypes)
         there = tapes[:, 0] != END
         good = there & np.asarray(self.screen(asked.genotypes).good) if self.tested else there
-        key_rate, key_seeds = jax.random.split(key)
         told = Told(
             jnp.zeros(len(tapes), jnp.float32),
             jnp.full((len(tapes), self.task.seeds), self.task.bound, jnp.float32),
         )
         failure = jnp.where(jnp.asarray(there), 1, 3)
         if good.any():
-            rate, scores = self._judged(key_rate, key_seeds, tapes[good])
+            rate, best, (scores, *_) = tune(*self._runs, key, tapes[good])
+            worth = best > self.proxy.bound
+            rate = jnp.where(worth, rate, 0.0)
             told = Told(told.rate.at[good].set(rate), told.scores.at[good].set(scores))
-            worth = (rate > 0) & (scores.mean(1) > self.task.bound)
+            worth &= scores.mean(1) > self.task.bound
             failure = failure.at[good].set(jnp.where(worth, 0, 2))
         fine = failure == 0
         fitness = jnp.where(fine, told.scores.mean(1), -jnp.inf)
         return Measured(fitness, fine.astype(jnp.float32), told, failure)
-
-    def _judged(
-        self, key_rate: Key[Array, ""], key_seeds: Key[Array, ""], tapes: Int[np.ndarray, "M L"]
-    ) -> tuple[Array, Array]:
-        rates = jnp.asarray(self.proxy.rates, jnp.float32)
-        one_seed = jnp.broadcast_to(key_rate, rates.shape)
-        first = self.tried(tapes, jnp.tile(rates, (len(tapes), 1)), one_seed).score
-        best, worth = rates[first.argmax(1)], first.max(1) > self.proxy.bound
-        keys = jax.random.split(key_seeds, self.task.seeds)
-        chosen = jnp.tile(best[:, None], (1, self.task.seeds))
-        return jnp.where(worth, best, 0.0), self.train(tapes, chosen, keys).score

@@ -91,10 +91,8 @@ def _mnistnet_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
     long, short = scale.steps or 1000, min(scale.steps or 100, 100)
     task = partial(mnistnet, examples=scale.examples, dataset=_data(scale, "mnist"))
     base = task(steps=short)
-    finals = {
-        "long": _final(base, task(steps=long), scale),
-        "held_out": _final(base, base, scale),
-    }
+    held_out = _final(base, base, scale)
+    finals = {"long": _final(held_out.proxy, task(steps=long), scale), "held_out": held_out}
     if transfer:
         others = {
             "relu": task(steps=short, relu=True),

@@ -116,6 +116,43 @@ def trainer(task: Task, grammar: Grammar, how: str = "auto") -> Train:
     return run
 
 
+class Tuned(NamedTuple):
+    """Rules at the rate that suits each; `N` rules, `S` seeds.
+
+    Attributes:
+      rate: `[N]` the rate of best score with one seed.
+      score: `[N]` that score.
+      trained: at that rate, for every seed.
+    """
+
+    rate: Float[Array, " N"]
+    score: Float[Array, " N"]
+    trained: Trained
+
+
+def tune(
+    proxy: tuple[Task, Train],
+    task: tuple[Task, Train],
+    key: Key[Array, ""],
+    tapes: Int[np.ndarray, "N L"],
+) -> Tuned:
+    """Tries every rate of one task with one seed, and trains on another for several at the best.
+
+    Args:
+      proxy: where rates are chosen, with its trainer.
+      task: where rules are trained for `task.seeds` seeds, with its trainer.
+      key: draws the one seed, and the others.
+      tapes: `[N, L]` the rules.
+    """
+    key_rate, key_seeds = jax.random.split(key)
+    rates = jnp.asarray(proxy[0].rates, jnp.float32)
+    grid = jnp.tile(rates, (len(tapes), 1))
+    first = proxy[1](tapes, grid, jnp.broadcast_to(key_rate, rates.shape)).score
+    best, seeds = rates[first.argmax(1)], task[0].seeds
+    chosen = jnp.tile(best[:, None], (1, seeds))
+    return Tuned(best, first.max(1), task[1](tapes, chosen, jax.random.split(key_seeds, seeds)))
+
+
 def _general(task: Task, grammar: Grammar) -> dict[str, Callable[..., Trained]]:
     """One program each for whatever rules come."""
 
