@@ -1,12 +1,11 @@
 """The grammar of activation functions, and a problem that judges them: a third table, no new machinery.
 
 The operators are those of Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017,
-arXiv:1710.05941, whose search found Swish, `x * sigmoid(x)`; `phi` is the normal distribution's. A candidate replaces every nonlinearity
-of a small perceptron; all candidates of a batch are written out into one program and trained side by
-side, over the same first weights and batches.
+arXiv:1710.05941, whose search found Swish, `x * sigmoid(x)`; `phi` is the normal distribution's. A
+candidate replaces every nonlinearity of a small perceptron; all candidates of a batch are written
+out into one program and trained side by side, over the same first weights and batches.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,38 +18,30 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from jaxnas.core import Asked, Measured, compiled
 from jaxnas.formulas import grow
 from jaxnas.formulas.evaluate import unrolled
-from jaxnas.formulas.tape import Grammar, Symbol
+from jaxnas.formulas.tape import Grammar, Symbol, binary, unary
 
 FAILURES = ("", "never sees its input", "diverged")
-
-
-def _unary(name: str, value: Callable[[Any], Any], latex: str, **how: Any) -> Symbol:
-    return Symbol(name, 1, lambda x, row, a: value(a), latex, **how)
-
-
-def _binary(name: str, value: Callable[..., Any], latex: str, **how: Any) -> Symbol:
-    return Symbol(name, 2, lambda x, row, a, b: value(a, b), latex, **how)
 
 
 _SYMBOLS = (
     Symbol("x", 0, lambda x, row: x, "x"),
     Symbol("1", 0, lambda x, row: 1.0, "1"),
     Symbol("0.5", 0, lambda x, row: 0.5, "0.5"),
-    _unary("neg", jnp.negative, "-{}", binds=1, wants=(2,)),
-    _unary("abs", jnp.abs, "|{}|"),
-    _unary("square", jnp.square, "{}^2", binds=3, wants=(4,)),
-    _unary("exp", lambda a: jnp.exp(jnp.minimum(a, 10.0)), "e^{{{}}}", binds=3),
-    _unary("sin", jnp.sin, r"\sin\left({}\right)"),
-    _unary("tanh", jnp.tanh, r"\tanh\left({}\right)"),
-    _unary("sigmoid", jax.nn.sigmoid, r"\sigma\left({}\right)"),
-    _unary("relu", jax.nn.relu, r"\max\left(0, {}\right)"),
-    _unary("softplus", jax.nn.softplus, r"\ln\left(1 + e^{{{}}}\right)"),
-    _unary("phi", jax.scipy.stats.norm.cdf, r"\Phi\left({}\right)"),
-    _binary("add", jnp.add, "{} + {}", binds=1, wants=(1, 1), commutes=True),
-    _binary("sub", jnp.subtract, "{} - {}", binds=1, wants=(1, 2)),
-    _binary("mul", jnp.multiply, r"{} \cdot {}", binds=2, wants=(2, 2), commutes=True),
-    _binary("max", jnp.maximum, r"\max\left({}, {}\right)", commutes=True),
-    _binary("min", jnp.minimum, r"\min\left({}, {}\right)", commutes=True),
+    unary("neg", jnp.negative, "-{}", binds=1, wants=(2,)),
+    unary("abs", jnp.abs, "|{}|"),
+    unary("square", jnp.square, "{}^2", binds=3, wants=(4,)),
+    unary("exp", lambda a: jnp.exp(jnp.minimum(a, 10.0)), "e^{{{}}}", binds=3),
+    unary("sin", jnp.sin, r"\sin\left({}\right)"),
+    unary("tanh", jnp.tanh, r"\tanh\left({}\right)"),
+    unary("sigmoid", jax.nn.sigmoid, r"\sigma\left({}\right)"),
+    unary("relu", jax.nn.relu, r"\max\left(0, {}\right)"),
+    unary("softplus", jax.nn.softplus, r"\ln\left(1 + e^{{{}}}\right)"),
+    unary("phi", jax.scipy.stats.norm.cdf, r"\Phi\left({}\right)"),
+    binary("add", jnp.add, "{} + {}", binds=1, wants=(1, 1), commutes=True),
+    binary("sub", jnp.subtract, "{} - {}", binds=1, wants=(1, 2)),
+    binary("mul", jnp.multiply, r"{} \cdot {}", binds=2, wants=(2, 2), commutes=True),
+    binary("max", jnp.maximum, r"\max\left({}, {}\right)", commutes=True),
+    binary("min", jnp.minimum, r"\min\left({}, {}\right)", commutes=True),
 )
 # What people wrote, and Swish.
 BASELINES = {

@@ -136,7 +136,7 @@ def _look(on: Target, x: Array, delta: Array, y: Array) -> tuple[Seen, Array]:
 def _stepped(walk: Walk, x: Array, epsilon: float, momentum: Array) -> Array:
     """Algorithm 1, lines 3, 7 and 8; the first step knows no momentum."""
     d = walk.here.delta
-    z = projected(d + _wide(walk.size, d) * jnp.sign(walk.here.gradient), x, epsilon)
+    z = projected(d + jax.vmap(jnp.multiply)(walk.size, jnp.sign(walk.here.gradient)), x, epsilon)
     mixed = projected(d + ALPHA * (z - d) + (1 - ALPHA) * (d - walk.before), x, epsilon)
     return jnp.where(momentum, mixed, z)
 
@@ -155,11 +155,7 @@ def _checked(walk: Walk, window: Array) -> Walk:
 
 
 def _chosen(mask: Array, new: Seen, old: Seen) -> Seen:
-    return jax.tree.map(lambda a, b: jnp.where(_wide(mask, a), a, b), new, old)
-
-
-def _wide(x: Array, like: Array) -> Array:
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+    return jax.tree.map(lambda a, b: jax.vmap(jnp.where)(mask, a, b), new, old)
 
 
 def momentum_pgd(batch: int, decay: float = 1.0) -> Rule:

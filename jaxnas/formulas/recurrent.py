@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxnas.formulas.evaluate import values
-from jaxnas.formulas.tape import END, Grammar, Symbol, Tape, parse
+from jaxnas.formulas.tape import END, Grammar, Symbol, Tape, binary, parse, unary
 
 MEMORIES = 3
 
@@ -44,14 +44,6 @@ def _gate(name: str, value: Callable[[Inputs, Any], Any], latex: str) -> Symbol:
     return Symbol(name, 0, value, latex)
 
 
-def _unary(name: str, value: Callable[[Any], Any], latex: str) -> Symbol:
-    return Symbol(name, 1, lambda s, row, a: value(a), latex)
-
-
-def _binary(name: str, value: Callable[..., Any], latex: str, **how: Any) -> Symbol:
-    return Symbol(name, 2, lambda s, row, a, b: value(a, b), latex, **how)
-
-
 def _memory(k: int) -> tuple[Symbol, Symbol]:
     def read(s: Inputs, row: Any) -> Array:
         return s.c[k] if k in s.c else jnp.zeros_like(s.h)
@@ -69,12 +61,12 @@ _SYMBOLS = (
     _gate("hh", lambda s, row: s.u[row] + s.b[row], "[h]"),
     Symbol("h", 0, lambda s, row: s.h, "h"),
     *(leaf for leaf, _ in _MEMORY),
-    _binary("add", jnp.add, "{} + {}", binds=1, wants=(1, 1), commutes=True),
-    _binary("mul", jnp.multiply, r"{} \cdot {}", binds=2, wants=(2, 2), commutes=True),
-    _binary("sub", jnp.subtract, "{} - {}", binds=1, wants=(1, 2)),
-    _unary("tanh", jnp.tanh, r"\tanh\left({}\right)"),
-    _unary("sigmoid", jax.nn.sigmoid, r"\sigma\left({}\right)"),
-    _unary("relu", jax.nn.relu, r"\mathrm{{relu}}\left({}\right)"),
+    binary("add", jnp.add, "{} + {}", binds=1, wants=(1, 1), commutes=True),
+    binary("mul", jnp.multiply, r"{} \cdot {}", binds=2, wants=(2, 2), commutes=True),
+    binary("sub", jnp.subtract, "{} - {}", binds=1, wants=(1, 2)),
+    unary("tanh", jnp.tanh, r"\tanh\left({}\right)"),
+    unary("sigmoid", jax.nn.sigmoid, r"\sigma\left({}\right)"),
+    unary("relu", jax.nn.relu, r"\mathrm{{relu}}\left({}\right)"),
     *(keep for _, keep in _MEMORY),
     Symbol(
         "blend",

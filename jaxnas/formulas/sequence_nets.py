@@ -252,7 +252,7 @@ def _run(task: SequenceTask, nodes: Sequence[Node], size: Size, test: bool, one:
         (weights, moments, _), summed = jax.lax.scan(learn, (weights, moments, fresh), streams[0])
         valid = look(weights, streams[1])
         better = valid < lowest
-        best = jax.tree.map(lambda new, old: _where(better, new, old), weights, best)
+        best = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(better, new, old), weights, best)
         state = (weights, moments, best, jnp.where(better, valid, lowest))
         return state, (valid, summed.sum(0) / streams[0].weight.sum())
 
@@ -260,7 +260,3 @@ def _run(task: SequenceTask, nodes: Sequence[Node], size: Size, test: bool, one:
     (_, _, best, _), (valid, learned) = jax.lax.scan(epoch, state, None, length=size.epochs)
     tested = look(best, streams[2]) if test else jnp.full(len(nodes), jnp.nan)
     return Trained(valid.T, learned.T, tested)
-
-
-def _where(better: Array, new: Array, old: Array) -> Array:
-    return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

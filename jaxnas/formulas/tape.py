@@ -50,6 +50,16 @@ class Symbol(NamedTuple):
     code: str = ""
 
 
+def unary(name: str, value: Callable[[Any], Any], latex: str, code: str = "", **how: Any) -> Symbol:
+    """An operator of one operand that looks at nothing else; `how` are fields of `Symbol`."""
+    return Symbol(name, 1, lambda inputs, row, a: value(a), latex, code=code, **how)
+
+
+def binary(name: str, value: Callable[..., Any], latex: str, code: str = "", **how: Any) -> Symbol:
+    """An operator of two operands that looks at nothing else; `how` are fields of `Symbol`."""
+    return Symbol(name, 2, lambda inputs, row, a, b: value(a, b), latex, code=code, **how)
+
+
 class Grammar:
     """What expressions may be made of.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxnas.core.keys import unrolled as fast
-from jaxnas.formulas.tape import Grammar, Symbol
+from jaxnas.formulas.tape import Grammar, Symbol, binary, unary
 
 DECAY, DECAY2, DECAY3 = 0.9, 0.999, 0.999
 EPSILON = 1e-8
@@ -109,18 +109,10 @@ def _buffer(name: str, latex: str) -> Symbol:
     return _leaf(name, lambda s: s.memory[name], latex, name)
 
 
-def _unary(name: str, value: Callable[[Any], Any], latex: str, code: str, **how: Any) -> Symbol:
-    return Symbol(name, 1, lambda s, row, a: value(a), latex, code=code, **how)
-
-
-def _binary(name: str, value: Callable[..., Any], latex: str, code: str, **how: Any) -> Symbol:
-    return Symbol(name, 2, lambda s, row, a, b: value(a, b), latex, code=code, **how)
-
-
 def _clip(name: str, bound: float) -> Symbol:
     shown = r"\mathrm{{clip}}_{{X}}({})".replace("X", f"{bound:g}")
     code = f"jnp.clip({{}}, -{bound:g}, {bound:g})"
-    return _unary(name, lambda a: jnp.clip(a, -bound, bound), shown, code)
+    return unary(name, lambda a: jnp.clip(a, -bound, bound), shown, code)
 
 
 def _drop(name: str, rate: float) -> Symbol:
@@ -182,18 +174,18 @@ def _epsilon(s: Inputs, row: Any) -> Array:
 
 _ADAM = "0.003 * adam1 / (1 - 0.9**t) / (jnp.sqrt(adam2 / (1 - 0.999**t)) + 1e-8)"
 _SYMBOLS = (
-    _binary("add", jnp.add, "{} + {}", "({} + {})", binds=1, wants=(1, 1), commutes=True),
-    _binary("sub", jnp.subtract, "{} - {}", "({} - {})", binds=1, wants=(1, 2)),
-    _binary("mul", jnp.multiply, r"{} \cdot {}", "({} * {})", binds=2, wants=(2, 2), commutes=True),
-    _binary(
+    binary("add", jnp.add, "{} + {}", "({} + {})", binds=1, wants=(1, 1), commutes=True),
+    binary("sub", jnp.subtract, "{} - {}", "({} - {})", binds=1, wants=(1, 2)),
+    binary("mul", jnp.multiply, r"{} \cdot {}", "({} * {})", binds=2, wants=(2, 2), commutes=True),
+    binary(
         "div", lambda a, b: a / (b + EPSILON), r"\frac{{{}}}{{{}}}", "({} / ({} + 1e-8))", binds=2
     ),
-    _binary("pow", jnp.power, "{{{}}}^{{{}}}", "jnp.power({}, {})", binds=3, wants=(4, 0)),
-    _unary("neg", jnp.negative, "-{}", "(-{})", binds=1, wants=(2,)),
-    _unary("exp", jnp.exp, "e^{{{}}}", "jnp.exp({})", binds=3),
-    _unary("log", lambda a: jnp.log(jnp.abs(a)), r"\ln|{}|", "jnp.log(jnp.abs({}))", binds=3),
-    _unary("sqrt", lambda a: jnp.sqrt(jnp.abs(a)), r"\sqrt{{|{}|}}", "jnp.sqrt(jnp.abs({}))"),
-    _unary("sign", jnp.sign, r"\mathrm{{sign}}({})", "jnp.sign({})"),
+    binary("pow", jnp.power, "{{{}}}^{{{}}}", "jnp.power({}, {})", binds=3, wants=(4, 0)),
+    unary("neg", jnp.negative, "-{}", "(-{})", binds=1, wants=(2,)),
+    unary("exp", jnp.exp, "e^{{{}}}", "jnp.exp({})", binds=3),
+    unary("log", lambda a: jnp.log(jnp.abs(a)), r"\ln|{}|", "jnp.log(jnp.abs({}))", binds=3),
+    unary("sqrt", lambda a: jnp.sqrt(jnp.abs(a)), r"\sqrt{{|{}|}}", "jnp.sqrt(jnp.abs({}))"),
+    unary("sign", jnp.sign, r"\mathrm{{sign}}({})", "jnp.sign({})"),
     _clip("clip5", 1e-5),
     _clip("clip4", 1e-4),
     _clip("clip3", 1e-3),

@@ -11,7 +11,7 @@ from jaxnas.report.html import Markup, join, tag
 from jaxnas.report.view import FAINT, is_none
 
 _RISE, _NODE, _LETTER = 44.0, 17.0, 7.0
-_FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
 class _Edge(NamedTuple):
@@ -46,7 +46,7 @@ def draw(graph: dict[str, Any], colours: dict[str, str]) -> Markup:
     inner += [_node(i, name, plan) for i, name in enumerate(nodes)]
     width, height = plan.x[-1] + plan.half[-1] + 4, plan.base + _NODE + 6
     box = {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}"}
-    return tag("svg", *inner, **box, height=f"{height:.0f}", role="img", font_family=_FONT)
+    return tag("svg", *inner, **box, height=f"{height:.0f}", role="img", font_family=FONT)
 
 
 def legend(colours: dict[str, str], graph: dict[str, Any]) -> Markup:
@@ -132,17 +132,31 @@ def _label(edge: _Edge, plan: _Plan) -> Markup:
 
 
 def _node(i: int, name: str, plan: _Plan) -> Markup:
+    return plate(name, (plan.x[i], plan.base), (plan.half[i], _NODE), rx=_NODE)
+
+
+def plate(
+    text: str,
+    middle: tuple[float, float],
+    half: tuple[float, float],
+    *,
+    rx: float,
+    stroke: str = "#1c2430",
+    stroke_width: str = "1.4",
+) -> Markup:
+    """A rounded box with a text in its middle; `half` are half its width and half its height."""
+    (x, y), (across, down) = middle, half
     box = tag(
         "rect",
-        x=f"{plan.x[i] - plan.half[i]:.1f}",
-        y=f"{plan.base - _NODE:.1f}",
-        width=f"{2 * plan.half[i]:.1f}",
-        height=f"{2 * _NODE:.1f}",
-        rx=f"{_NODE:.1f}",
+        x=f"{x - across:.1f}",
+        y=f"{y - down:.1f}",
+        width=f"{2 * across:.1f}",
+        height=f"{2 * down:.1f}",
+        rx=f"{rx:.1f}",
         fill="#fff",
-        stroke="#1c2430",
-        stroke_width="1.4",
+        stroke=stroke,
+        stroke_width=stroke_width,
     )
-    at = {"x": f"{plan.x[i]:.1f}", "y": f"{plan.base + 4.5:.1f}"}
-    text = tag("text", name, **at, text_anchor="middle", font_size="13", fill="#1c2430")
-    return tag("g", box, text)
+    at = {"x": f"{x:.1f}", "y": f"{y + 4.5:.1f}"}
+    shown = tag("text", text, **at, text_anchor="middle", font_size="13", fill="#1c2430")
+    return tag("g", box, shown)

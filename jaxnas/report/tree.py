@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
+from jaxnas.report.cell import FONT, plate
 from jaxnas.report.html import Markup, tag
 from jaxnas.report.view import COLOURS
 
 _DOWN, _HALF, _GAP, _LETTER = 52.0, 14.0, 14.0, 7.4
-_FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "neg": "-"}
 
 
@@ -26,7 +26,7 @@ def draw(tree: list[Any]) -> Markup:
     inner = [_line(one, other) for one in places for other in one.below]
     inner += [_box(one) for one in places]
     box = {"viewBox": f"0 0 {right:.0f} {height:.0f}", "width": f"{right:.0f}"}
-    return tag("svg", *inner, **box, height=f"{height:.0f}", role="img", font_family=_FONT)
+    return tag("svg", *inner, **box, height=f"{height:.0f}", role="img", font_family=FONT)
 
 
 def _shown(name: str) -> str:
@@ -68,18 +68,6 @@ def _line(one: _Place, other: _Place) -> Markup:
 
 
 def _box(one: _Place) -> Markup:
-    width = _width(one.name)
-    box = tag(
-        "rect",
-        x=f"{one.x - width / 2:.1f}",
-        y=f"{one.y - _HALF:.1f}",
-        width=f"{width:.1f}",
-        height=f"{2 * _HALF:.1f}",
-        rx=f"{_HALF if one.leaf else 4:.1f}",
-        fill="#fff",
-        stroke=COLOURS[0] if one.leaf else "#1c2430",
-        stroke_width="1.5",
-    )
-    at = {"x": f"{one.x:.1f}", "y": f"{one.y + 4.5:.1f}"}
-    look = {"text_anchor": "middle", "font_size": "13", "fill": "#1c2430"}
-    return tag("g", box, tag("text", _shown(one.name), **at, **look))
+    look = {"stroke": COLOURS[0] if one.leaf else "#1c2430", "stroke_width": "1.5"}
+    half = _width(one.name) / 2, _HALF
+    return plate(_shown(one.name), (one.x, one.y), half, rx=_HALF if one.leaf else 4, **look)
