@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxnas.core import compiled
 from jaxnas.formulas.evaluate import interpreted
 from jaxnas.formulas.grow import mutate
-from jaxnas.formulas.tape import Grammar
+from jaxnas.formulas.tape import END, Grammar
 from jaxnas.formulas.update_rules import BUFFERS, DECAY, DECAY2, EPSILON, Inputs
 
 WIDTH, PROBES = 25, 25
 ACUTE = 0.15  # least mean cosine
+BLOCK = 256  # tapes tested at once
 SAME = 1e-6  # greatest mean difference of equal prints
 # When a rule is asked; not at a restart, where `rd` would be 1 and `rd * g` be taken for `g`.
 STEP, STEPS = 31.0, 100.0
@@ -47,9 +48,17 @@ class Screened(NamedTuple):
 
 
 def screener(grammar: Grammar) -> Callable[[Int[Array, "N L"]], Screened]:
-    """A function that tests tapes of a grammar of update rules, compiled once for each `N`."""
+    """A function that tests tapes of a grammar of update rules, a block at a time: one program."""
     screen = one_screener(grammar)
-    return compiled(lambda tapes: jax.lax.map(screen, tapes))
+    screened = compiled(lambda tapes: jax.lax.map(screen, tapes))
+
+    def run(tapes: Int[Array, "N L"] | Int[np.ndarray, "N L"]) -> Screened:
+        tapes = jnp.asarray(tapes)
+        rows = jnp.pad(tapes, [(0, -len(tapes) % BLOCK), (0, 0)], constant_values=END)
+        parts = [screened(rows[n : n + BLOCK]) for n in range(0, len(rows), BLOCK)]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(tapes)], *parts)
+
+    return run
 
 
 def one_screener(grammar: Grammar) -> Callable[[Int[Array, " L"]], Screened]:
@@ -76,6 +85,7 @@ def tried_mutation(
     """
     screen = one_screener(grammar)
 
+    @jax.jit  # a search on the host calls it anew for every generation
     def mutated(key: Key[Array, ""], tape: Int[Array, " L"]) -> Int[Array, " L"]:
         keys = jax.random.split(key, tries)
         mutants = jax.vmap(lambda key: mutate(key, grammar, tape, constrained=constrained))(keys)

@@ -6,6 +6,7 @@ operator is drawn with probability proportional to the cost of what results, 0.0
 ever opened, so that operators are preferred while an expression is young.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,6 +75,7 @@ def complete(
     return jax.lax.scan(step, jnp.asarray(partial, jnp.int32), keys)[0]
 
 
+@partial(jax.jit, static_argnums=(1, 2), static_argnames="constrained")
 def sample(
     key: Key[Array, ""], grammar: Grammar, n: int, *, constrained: bool = False
 ) -> Int[Array, "n L"]:
@@ -109,6 +111,7 @@ def splice(tape: Tapes, start: Array, stop: Array, piece: Tapes, length: Array) 
     return jnp.where(i < start, tape, jnp.where(i < start + length, inside, last))
 
 
+@partial(jax.jit, static_argnums=1, static_argnames="constrained")
 def mutate(
     key: Key[Array, ""], grammar: Grammar, tape: Tapes, *, constrained: bool = False
 ) -> Tapes:

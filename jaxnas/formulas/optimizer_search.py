@@ -20,11 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxnas.core import Asked, Measured, Searcher
-from jaxnas.formulas.filters import WIDTH, Screened, known
+from jaxnas.formulas.filters import BLOCK, WIDTH, Screened, known
 from jaxnas.formulas.grow import blank, complete, fill, weights
 from jaxnas.formulas.tape import END, HOLE, Grammar, to_text
-
-BLOCK = 256  # roll-outs drawn at once
 
 
 class State(NamedTuple):
