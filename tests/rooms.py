@@ -96,9 +96,8 @@ def forget(copy: Path, gone: list[str], room: str) -> None:
     if any(g.startswith("notebooks") for g in gone):
         index.write_text(index.read_text().replace('"notebooks/00_first_search.ipynb"', '""'))
     project = copy / "pyproject.toml"
-    project.write_text(
-        project.read_text().replace(f'  "{room}",\n', "").replace(f'"jaxnas.{room}", ', "")
-    )
+    text = project.read_text().replace(f'  "{room}",\n', "").replace(f'"jaxnas.{room}", ', "")
+    project.write_text(re.sub(rf"\b{room} \| | \| {room}\b", "", text))  # one of several in a layer
 
 
 if __name__ == "__main__":
