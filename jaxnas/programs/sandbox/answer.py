@@ -11,10 +11,9 @@ import signal
 from typing import Any
 
 from jaxnas.programs.sandbox.frames import FrameError, unpack
-from jaxnas.programs.sandbox.verdict import FAILURES, Verdict, shortened
+from jaxnas.programs.sandbox.verdict import FAILURES, STARVED, Verdict, shortened
 
 PROGRAMS = ("init", "step", "evaluate")
-STARVED = re.compile(r"bad_alloc|MemoryError|Cannot allocate memory|RESOURCE_EXHAUSTED")
 UNPRINTABLE = re.compile(r"[^\n\t -~\u00a0-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -61,7 +60,9 @@ def _believed(header: dict[str, Any], body: bytes) -> Verdict:
     if not isinstance(identity, str) or not re.fullmatch("[0-9a-f]{64}", identity):
         raise FrameError("`identity` is no SHA-256.")
     programs = _programs(header.get("programs"), body)
-    return Verdict(True, None, "", params, flops, depth, width, identity=identity, programs=programs)
+    return Verdict(
+        True, None, "", params, flops, depth, width, identity=identity, programs=programs
+    )
 
 
 def _count(value: Any) -> int:
