@@ -6,10 +6,8 @@ residual connection (91,082 parameters), the convolutional network of MNIST-1D's
 multi-layer perceptron with a residual connection (15,210). These are our words for them.
 """
 
-CONVOLUTIONS = '''
+CONVOLUTIONS = """
 class Model(nn.Module):
-    """Convolutions with a residual connection."""
-
     @nn.compact
     def __call__(self, x):
         x = x[..., None]
@@ -21,12 +19,10 @@ class Model(nn.Module):
         x = x.reshape((x.shape[0], -1))
         x = nn.relu(nn.Dense(features=256)(x))
         return nn.Dense(features=10)(x)
-'''
+"""
 
-STRIDED = '''
+STRIDED = """
 class Model(nn.Module):
-    """Three strided convolutions."""
-
     @nn.compact
     def __call__(self, x):
         x = x[..., None]
@@ -35,12 +31,10 @@ class Model(nn.Module):
         x = nn.relu(nn.Conv(features=25, kernel_size=(3,), strides=(2,), padding=1)(x))
         x = x.reshape((x.shape[0], -1))
         return nn.Dense(features=10)(x)
-'''
+"""
 
-RECURRENT = '''
+RECURRENT = """
 class Model(nn.Module):
-    """A GRU that reads in both directions and is never trained."""
-
     @nn.compact
     def __call__(self, x):
         x = x[..., None]
@@ -50,18 +44,16 @@ class Model(nn.Module):
         x = gru.apply(gru.init(jax.random.key(0), x), x)
         x = x.reshape((x.shape[0], -1))
         return nn.Dense(features=10)(x)
-'''
+"""
 
-PERCEPTRON = '''
+PERCEPTRON = """
 class Model(nn.Module):
-    """A perceptron with a residual connection."""
-
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Dense(features=100)(x))
         x = x + nn.relu(nn.Dense(features=100)(x))
         return nn.Dense(features=10)(x)
-'''
+"""
 
 _IMPORTS = "import flax.linen as nn\n\n"
 MNIST1D = {

@@ -6,7 +6,7 @@ import pytest
 
 from jaxnas.programs.edits import edited
 from jaxnas.programs.page import page, text
-from jaxnas.programs.proposer import with_imports
+from jaxnas.programs.imports import with_imports
 from jaxnas.programs.seeds import MNIST1D
 
 SIZES = {
