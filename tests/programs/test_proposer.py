@@ -104,7 +104,10 @@ def test_forgotten_imports_are_added_and_nothing_else():
 
 
 def test_usual_imports_go_and_come_back():
-    assert without_imports(f"import jax\nimport numpy\n\n\n{PROGRAM}") == f"import numpy\n\n\n{PROGRAM[:-1]}"
+    assert (
+        without_imports(f"import jax\nimport numpy\n\n\n{PROGRAM}")
+        == f"import numpy\n\n\n{PROGRAM[:-1]}"
+    )
     assert with_imports(without_imports(COMPLETE)) == COMPLETE[:-1]
 
 
