@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxnas.programs.edits import edited
-from jaxnas.programs.page import page, text
 from jaxnas.programs.imports import with_imports
+from jaxnas.programs.page import page, text
 from jaxnas.programs.seeds import MNIST1D
 
 SIZES = {

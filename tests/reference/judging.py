@@ -1,7 +1,7 @@
 """A sandbox and a trainer without processes: what they say is read off the source.
 
-A source like `# params=300 acc=80 name=a` is a program; the same name is the same program. Other
-sources fail with the word they hold: `# fails time`.
+A source with `# params=300 acc=80 name=a` in it is a program; the same name is the same program.
+Other sources fail with the word they hold: `# fails time`.
 """
 
 import hashlib
@@ -15,9 +15,8 @@ LIKE = re.compile(r"# params=(\d+) acc=([\d.]+|nan) name=(\w+)")
 
 
 def source(params, acc, name, body=""):
-    return (
-        f"# params={params} acc={acc} name={name}\nclass Model(nn.Module):\n    width = 1{body}\n"
-    )
+    facts = f"# params={params} acc={acc} name={name}"
+    return f"class Model(nn.Module):\n    {facts}\n    x = 1{body}\n"
 
 
 class Desk:
