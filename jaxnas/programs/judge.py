@@ -71,8 +71,8 @@ class Judge:
         """Checks every source and trains each program once; `cost` is in steps.
 
         Returns:
-          Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `test`, `curve`
-          `[N, T]`, `seconds` in the sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for
+          Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `valid` (the
+          fitness, not a number where there is none), `test`, `curve` `[N, T]`, `seconds` in the sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for
           whoever is to mend it.
         """
         del key
@@ -117,6 +117,7 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
         )
     }
     extra = counts | {
+        "valid": jnp.asarray([s.valid for s in ended], jnp.float32),
         "test": jnp.asarray([s.test for s in ended], jnp.float32),
         "curve": jnp.asarray([s.curve for s in ended], jnp.float32).reshape(len(ended), points),
         "identity": jnp.asarray([_digits(v.identity) for v in verdicts], jnp.uint8),
