@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Int32, PyTree, UInt32
 
 from jaxnas.nn.lm import LM, Cache
 
-SHORTEST = 32  # the least length a prompt is filled up to
+SHORTEST = 64  # the least length a prompt is filled up to
 
 
 class Rows(NamedTuple):
@@ -56,9 +56,7 @@ class Programs(NamedTuple):
 def programs(module: LM) -> Programs:
     """The functions of a decoder, compiled when they are first called with a shape."""
 
-    def prefill(
-        params: PyTree, prefix: Float[Array, "P D"], tokens: Int[Array, " L"]
-    ) -> Cache:
+    def prefill(params: PyTree, prefix: Float[Array, "P D"], tokens: Int[Array, " L"]) -> Cache:
         def read(module: LM) -> Cache:
             x = jnp.concatenate([prefix.astype(module.dtype), module.embed(tokens)])
             return module.read(x[None])[1]

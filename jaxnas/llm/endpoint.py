@@ -45,7 +45,7 @@ def endpoint(
       length_field: how the server calls the limit of a reply; some newer models of OpenAI take
         only `max_completion_tokens`.
       grammar_field: how the server calls a grammar in GBNF, a dot for each level: `grammar` in
-        llama.cpp, `structured_outputs.grammar` in vLLM (`guided_grammar` in versions before 0.12).
+        llama.cpp, `structured_outputs.grammar` in vLLM (`guided_grammar` in older versions).
 
     Returns:
       The client. Nothing is sent until it is asked.
@@ -117,9 +117,7 @@ def _package() -> Any:
         ) from None
 
 
-def _body(
-    request: Request, model: str, length_field: str, grammar_field: str
-) -> dict[str, Any]:
+def _body(request: Request, model: str, length_field: str, grammar_field: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": list(request.messages),

@@ -107,9 +107,7 @@ def _written(package: Any, request: Request) -> str:
     if request.schema is not None:
         # Weak models fill the white space that JSON allows until the reply is full.
         compact = {"x-guidance": {"whitespace_flexible": False}}
-        return package.LLMatcher.grammar_from_json_schema(
-            json.dumps({**request.schema, **compact})
-        )
+        return package.LLMatcher.grammar_from_json_schema(json.dumps({**request.schema, **compact}))
     try:
         return package.grammar_from("gbnf", request.grammar)
     except ValueError as error:
@@ -134,7 +132,9 @@ def _wrapped(package: Any, tokens: Tokens) -> Any:
 
 
 def _refused(words: str) -> ModelError:
-    return ModelError("refused", f"The grammar cannot be used: {words[:400]}", status=400, free=True)
+    return ModelError(
+        "refused", f"The grammar cannot be used: {words[:400]}", status=400, free=True
+    )
 
 
 def _package() -> Any:

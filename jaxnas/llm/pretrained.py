@@ -1,4 +1,4 @@
-"""Pretrained weights for `nn.lm` out of GGUF files of the Llama and Qwen2 families."""
+"""Pretrained weights for `nn.lm`, out of GGUF files of the Llama and Qwen2 families."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from jaxnas.data.gguf_files import GgufFile, Packed, unpacked
+from jaxnas.llm.tokens import Tokens
 from jaxnas.nn.lm import LM, LMConfig
 
 # What each family adds to what the two have in common.
@@ -36,19 +37,23 @@ DENSE = {
 LARGEST = 1 << 24  # of any size, so that no absurd one is computed with
 
 
-class Pretrained(NamedTuple):
-    """A decoder with its weights.
+class Model(NamedTuple):
+    """A language model in memory.
 
     Attributes:
+      name: by which recordings know it.
       module: the decoder.
       params: its weights.
+      tokens: its vocabulary.
     """
 
+    name: str
     module: LM
     params: PyTree
+    tokens: Tokens
 
 
-def load_lm(file: GgufFile, dtype: DTypeLike = jnp.float32) -> Pretrained:
+def load_lm(file: GgufFile, dtype: DTypeLike = jnp.float32) -> tuple[LM, PyTree]:
     """The decoder that a file holds.
 
     Args:
@@ -59,7 +64,7 @@ def load_lm(file: GgufFile, dtype: DTypeLike = jnp.float32) -> Pretrained:
       ValueError: if it is of another family, or settings and tensors do not fit one another.
     """
     config = lm_config(file)
-    return Pretrained(LM(config, dtype), lm_params(config, file.tensors, dtype))
+    return LM(config, dtype), lm_params(config, file.tensors, dtype)
 
 
 def lm_config(file: GgufFile) -> LMConfig:

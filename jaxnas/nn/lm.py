@@ -79,9 +79,7 @@ def empty_cache(config: LMConfig, rows: int, size: int, dtype: DTypeLike = jnp.f
       dtype: that of the decoder's arithmetic.
     """
     shape = (rows, config.key_heads, size, config.head_size)
-    keys, values = (
-        tuple(jnp.zeros(shape, dtype) for _ in range(config.layers)) for _ in range(2)
-    )
+    keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(config.layers)) for _ in range(2))
     return Cache(keys, values, jnp.zeros(rows, jnp.int32))
 
 
