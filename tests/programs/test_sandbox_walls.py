@@ -134,6 +134,20 @@ def test_what_ends_its_process_has_crashed(attempt, name):
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        "jax.pure_callback(lambda x: x, x, x)",
+        "jax.experimental.io_callback(lambda x: x, x, x)",
+        "(jax.debug.print('{}', x), x)[1]",
+        "jax.ffi.ffi_call('unknown', jax.ShapeDtypeStruct(x.shape, x.dtype))(x)",
+    ],
+)
+def test_programs_that_call_the_host_are_forbidden(attempt, call):
+    source = f"import jax, jax.experimental\n{IN_CALL.format(f'        x = {call}')}"
+    assert attempt(source).failure == "forbidden"
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "import numpy; numpy.ones(3 << 30, 'int8')",
