@@ -1,0 +1,158 @@
+"""Which language model a recipe asks: an endpoint, the local model, or a recording of either.
+
+Every reply is kept in a recording, in the run's folder unless another is named, so a run that was
+killed asks nothing twice, and any run can be repeated by `replay` with neither model nor key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxnas.llm import (
+    Budget,
+    Client,
+    Completion,
+    Prices,
+    Request,
+    attempts,
+    endpoint,
+    record,
+    replay,
+)
+from jaxnas.llm.local import load_model, serve
+from jaxnas.recipes.calls import to_ledger, used
+from jaxnas.runs.store import Run
+
+RECORDING = "replies.jsonl"
+HOW = """No language model is configured. Give one of these:
+  an endpoint:    --set base_url=http://127.0.0.1:8091/v1 --set model=NAME   (and key_env=VARIABLE)
+  the local one:  pip install 'jaxnas[local]' (then it is taken by itself)
+  a recording:    --set replay=replies.jsonl   (every run leaves one in its folder)"""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Settings of every recipe that asks a language model.
+
+    Attributes:
+      model: the endpoint's name for the model; `local` for the one in this process, which is also
+        taken where neither an endpoint nor a recording is named.
+      gguf: file of the local model; empty for SmolLM2, from the extra `local`.
+      base_url: of an OpenAI-compatible endpoint, up to and without `/chat/completions`.
+      key_env: name of the environment variable that holds the endpoint's key; empty for none.
+      replay: a recording that answers in the place of a model.
+      record: where replies are kept; empty for `replies.jsonl` in the run's folder.
+      max_tokens: the most tokens of a reply.
+      concurrency: requests under way at once.
+      timeout: seconds one request may take.
+      requests: the most requests of a run, retries among them; 0 for no limit.
+      tokens: the most tokens of a run, read and written; 0 for no limit.
+      money: the most a run may cost, in the currency of the prices; 0 for no limit.
+      price_prompt: of a million tokens read; negative if unknown.
+      price_completion: of a million tokens written; negative if unknown.
+    """
+
+    model: str = ""
+    gguf: str = ""
+    base_url: str = ""
+    key_env: str = ""
+    replay: str = ""
+    record: str = ""
+    max_tokens: int = 512
+    concurrency: int = 4
+    timeout: float = 300.0
+    requests: int = 0
+    tokens: int = 0
+    money: float = 0.0
+    price_prompt: float = -1.0
+    price_completion: float = -1.0
+
+
+class Line(NamedTuple):
+    """A line to a model.
+
+    Attributes:
+      client: what is asked.
+      attach: for `System.attach`: from then on calls are written to the run's ledger, replies to
+        its folder, and what it has spent before counts.
+      around: `(client) -> client`, another model by the same recording, budget and ledger; models
+        that answer differently must have different names.
+    """
+
+    client: Client
+    attach: Callable[[Run], None]
+    around: Callable[[Client], Client]
+
+
+def connect(config: ModelConfig, model: Client | None = None) -> Line:
+    """The model that a configuration names, with its recording, budget, retries and ledger.
+
+    Args:
+      config: the settings.
+      model: in the place of the one that is named.
+
+    Raises:
+      ValueError: if none is named or there, with the ways to name one, or a setting cannot be.
+    """
+    stacks: dict[str, Client] = {}
+    now: list[Callable[[Client], Client]] = [_guard(config, None)]
+    if model is None:
+        model = _model(config)
+        now[0](model)  # refuses what cannot be before the run begins
+
+    def attach(run: Run) -> None:
+        now[0] = _guard(config, run)
+        stacks.clear()
+
+    def around(client: Client) -> Client:
+        async def send(request: Request) -> Completion:
+            if client.model not in stacks:
+                stacks[client.model] = now[0](client)
+            return await stacks[client.model].send(request)
+
+        return client._replace(send=send)
+
+    return Line(around(model), attach, around)
+
+
+def is_local(config: ModelConfig) -> bool:
+    """Whether the model runs in this process: asked for, or nothing else is named."""
+    return not config.base_url and not config.replay and config.model in ("", "local")
+
+
+def _model(config: ModelConfig) -> Client:
+    """The bare model, or its recording."""
+    if config.replay:
+        return replay(config.replay, config.model or None)
+    if config.base_url and config.model:
+        key_env = config.key_env or None
+        return endpoint(config.base_url, config.model, key_env=key_env, timeout=config.timeout)
+    if not is_local(config):
+        raise ValueError(HOW)
+    try:
+        return serve(load_model(config.gguf or None), batch=config.concurrency)
+    except ValueError as error:
+        raise error if config.model else ValueError(HOW) from error
+
+
+def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
+    """The layers around a model, before the run there is one and within it."""
+    keep = config.record or (str(run.folder / RECORDING) if run else "")
+    known = min(config.price_prompt, config.price_completion) >= 0
+    prices = Prices(config.price_prompt, config.price_completion) if known else Prices()
+    limits = {name: getattr(config, name) or None for name in ("requests", "tokens", "money")}
+    budget = Budget(**limits, used=used(run) if run else None)
+
+    def guarded(model: Client) -> Client:
+        if config.replay:
+            model = replay(config.replay, model.model)
+        elif keep:
+            model = record(model, keep)
+        return attempts(
+            budget.guard(model, prices=prices),
+            concurrency=config.concurrency,
+            deadline=3 * config.timeout,
+            on_attempt=to_ledger(run, prices) if run else None,
+        )
+
+    return guarded
