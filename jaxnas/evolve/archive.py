@@ -160,7 +160,7 @@ def cvt(
 @lru_cache
 def _cvt(data: tuple[int, ...], cells: int, dimensions: int, samples: int) -> np.ndarray:
     compute = _containers().compute_cvt_centroids
-    key = jax.random.wrap_key_data(np.array(data, np.uint32))
+    key = jax.random.wrap_key_data(jnp.array(data, jnp.uint32))
     return np.asarray(compute(dimensions, samples, cells, 0.0, 1.0, key), np.float32)
 
 

@@ -61,7 +61,9 @@ def _believed(header: dict[str, Any], body: bytes) -> Verdict:
     if not isinstance(identity, str) or not re.fullmatch("[0-9a-f]{64}", identity):
         raise FrameError("`identity` is no SHA-256.")
     programs = _programs(header.get("programs"), body)
-    return Verdict(True, None, "", params, flops, depth, width, identity=identity, programs=programs)
+    return Verdict(
+        True, None, "", params, flops, depth, width, identity=identity, programs=programs
+    )
 
 
 def _count(value: Any) -> int:

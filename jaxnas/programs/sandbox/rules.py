@@ -33,9 +33,7 @@ BUILTINS = frozenset(
 )
 # Of the names between double underscores, what a module of Flax is made of.
 DUNDER = re.compile(r"__\w+__")
-SPECIAL = frozenset(
-    "__call__ __init__ __post_init__ __name__ __main__ __future__ __doc__".split()
-)
+SPECIAL = frozenset("__call__ __init__ __post_init__ __name__ __main__ __future__ __doc__".split())
 AT_IMPORT = frozenset("partial functools.partial TypeVar typing.TypeVar".split())
 
 
@@ -120,7 +118,9 @@ def _work_on_import(statement: ast.stmt) -> str:
 
 def _is_main(statement: ast.stmt) -> bool:
     main = 'if __name__ == "__main__":'
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) == main[3:-1].replace('"', "'")
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == main[3:-1].replace(
+        '"', "'"
+    )
 
 
 def _import(node: ast.AST, names: dict[str, str]) -> str:

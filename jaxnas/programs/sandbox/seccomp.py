@@ -73,7 +73,9 @@ MACHINES = {
         0xC000003E, 1, dict(zip(_OTHERS, (56, 435, 2, 257, 437, 62, 234, 157, 302), strict=True))
     ),
     "aarch64": Machine(
-        0xC00000B7, 2, dict(zip(_OTHERS, (220, 435, None, 56, 437, 129, 131, 167, 261), strict=True))
+        0xC00000B7,
+        2,
+        dict(zip(_OTHERS, (220, 435, None, 56, 437, 129, 131, 167, 261), strict=True)),
     ),
 }
 
