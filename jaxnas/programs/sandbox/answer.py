@@ -11,10 +11,9 @@ import signal
 from typing import Any
 
 from jaxnas.programs.sandbox.frames import FrameError, unpack
-from jaxnas.programs.sandbox.verdict import FAILURES, Verdict, shortened
+from jaxnas.programs.sandbox.verdict import FAILURES, STARVED, Verdict, shortened
 
 PROGRAMS = ("init", "step", "evaluate")
-STARVED = re.compile(r"bad_alloc|MemoryError|Cannot allocate memory|RESOURCE_EXHAUSTED")
 UNPRINTABLE = re.compile(r"[^\n\t -~\u00a0-\ud7ff\ue000-\U0010ffff]")
 
 

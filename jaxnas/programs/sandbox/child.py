@@ -10,18 +10,17 @@ from typing import Any, NoReturn
 from jaxnas.programs.sandbox import frames, rules
 from jaxnas.programs.sandbox.confine import confine
 from jaxnas.programs.sandbox.program import Task, trace
-from jaxnas.programs.sandbox.verdict import Rejected, shortened
+from jaxnas.programs.sandbox.verdict import STARVED, Rejected
 
 ANSWER = 3  # the one descriptor that is open beside standard input and output
-STARVED = ("RESOURCE_EXHAUSTED", "bad_alloc", "Cannot allocate memory", "MemoryError")
 
 
-def run(job: dict[str, Any], settings: dict[str, Any], answer: int, output: int) -> NoReturn:
+def run(job: dict[str, Any], walls: dict[str, Any], answer: int, output: int) -> NoReturn:
     """Does one job and ends.
 
     Args:
       job: `task`, `source`, and `rules`, whether they are to be kept.
-      settings: the arguments of `confine`.
+      walls: the arguments of `confine`.
       answer: descriptor for the message to the parent.
       output: descriptor for whatever is printed.
     """
@@ -29,7 +28,7 @@ def run(job: dict[str, Any], settings: dict[str, Any], answer: int, output: int)
     try:
         os.setsid()
         _keep_only(answer, output)
-        confine(**settings)
+        confine(**walls)
         header, body = _answer(job)
         frames.send(ANSWER, header, body)
         status = 0
@@ -53,16 +52,26 @@ def _answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             rules.check(job["source"])
         traced = trace(job["source"], Task(**{k: _tuple(v) for k, v in job["task"].items()}))
     except Rejected as rejected:
-        return {"failure": rejected.failure, "message": rejected.message}, b""
+        ran = rejected.failure in ("import", "shape")
+        failure = "memory" if ran and _starved(rejected) else rejected.failure
+        return {"failure": failure, "message": rejected.message}, b""
     except BaseException as error:
-        text = shortened(f"{type(error).__name__}: {error}")
-        starved = any(word in text for word in STARVED)
-        return {"failure": "memory" if starved else "crash", "message": text}, b""
+        text = f"{type(error).__name__}: {error}"
+        return {"failure": "memory" if _starved(error) else "crash", "message": text}, b""
     programs = dict(traced.programs)
     facts = {name: getattr(traced, name) for name in ("params", "depth", "width", "identity")}
     lengths = {name: len(data) for name, data in programs.items()}
     header = {"failure": None, "flops": float(traced.flops), **facts, "programs": lengths}
     return header, b"".join(programs.values())
+
+
+def _starved(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it comes from, says that memory ran out."""
+    while error is not None:
+        if isinstance(error, MemoryError) or STARVED.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _tuple(value: Any) -> Any:

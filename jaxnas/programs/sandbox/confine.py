@@ -83,13 +83,9 @@ def _drop_capabilities() -> None:
 def _landlock(readable: Iterable[str]) -> None:
     from landlockpy import AccessFS, Ruleset, Scope
 
+    folder = AccessFS.READ_FILE | AccessFS.READ_DIR
     with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
-        for path in readable:
-            if os.path.exists(path):
-                rules.allow_path(path, _reading(AccessFS, path))
+        for path in filter(os.path.exists, readable):
+            # The kernel refuses a rule by which a file could be listed.
+            rules.allow_path(path, folder if os.path.isdir(path) else AccessFS.READ_FILE)
         rules.restrict()
-
-
-def _reading(access: type, path: str) -> int:
-    """A file has no right to be listed, and the kernel refuses a rule that gives it one."""
-    return access.READ_FILE | access.READ_DIR if os.path.isdir(path) else access.READ_FILE

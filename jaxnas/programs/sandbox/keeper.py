@@ -19,11 +19,15 @@ class Keeper:
     Args:
       level: one of `isolation.LEVELS`.
       folder: an empty one, where it works.
+
+    Attributes:
+      threads: of the zygote, 0 until it has been asked; a fork is sound where there is one.
     """
 
     def __init__(self, level: str, folder: str) -> None:
         self._level = level
         self._folder = folder
+        self.threads = 0
         self._start()
 
     def _start(self) -> None:
@@ -33,7 +37,7 @@ class Keeper:
         readable = isolation.readable(folder) if landlock else []
         walls = {"landlock": landlock, "filtered": seccomp.works(), "readable": readable}
         words = [sys.executable, "-P", "-m", "jaxnas.programs.sandbox.zygote", json.dumps(walls)]
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self._process: Any = subprocess.Popen(
             isolation.command(self._level, folder, words),
             bufsize=0,
@@ -84,7 +88,7 @@ class Keeper:
                 self._log.seek(0)
                 text = self._log.read().decode(errors="replace")[-2000:]
                 raise RuntimeError(f"the sandbox ({self._level}) did not start: {text}")
-            self._ready = True
+            self.threads, self._ready = hello[0]["threads"], True
         return self._process
 
     def end(self) -> None:

@@ -39,6 +39,9 @@ class Limits(NamedTuple):
     answer: int = 32 << 20
 
 
+DEFAULT = Limits()
+
+
 class Pool:
     """Processes that have imported everything and wait; each source gets a fresh fork of one.
 
@@ -56,7 +59,7 @@ class Pool:
     """
 
     def __init__(
-        self, task: Any, level: str = "auto", workers: int = 2, limits: Limits = Limits()
+        self, task: Any, level: str = "auto", workers: int = 2, limits: Limits = DEFAULT
     ) -> None:
         if workers < 1:
             raise ValueError(f"`workers` must be at least 1, but got {workers}.")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def parents() -> dict[int, int]:
@@ -11,8 +12,8 @@ def parents() -> dict[int, int]:
     found = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{name}/stat", "rb") as file:
-                found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+            after_name = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2]
+            found[int(name)] = int(after_name.split()[1])
     return found
 
 
@@ -35,7 +36,7 @@ def kill(pids: Iterable[int]) -> None:
 def resident(pid: int) -> int:
     """Bytes of memory that a process really holds, shared ones too; 0 if that cannot be told."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0

@@ -10,31 +10,33 @@ from collections.abc import Callable, Iterator
 
 from jaxnas.programs.sandbox.verdict import Rejected
 
-BYTES, NODES, DEPTH, TOLD = 32 << 10, 5_000, 60, 5
-MODULES = frozenset(
-    "jax jax.numpy jax.nn jax.nn.initializers jax.lax jax.random flax flax.linen "
-    "flax.linen.initializers numpy math functools itertools typing dataclasses collections.abc "
-    "__future__".split()
+BYTES, NODES, TOLD = 32 << 10, 5_000, 5
+words = str.split
+MODULES = words(
+    "jax jax.numpy jax.nn jax.nn.initializers jax.lax jax.random flax flax.linen numpy math "
+    "flax.linen.initializers functools itertools typing dataclasses collections.abc __future__"
 )
-# Doors out of modules that are allowed, by their full names.
-CLOSED = frozenset(
-    "jax.config jax.core jax.debug jax.distributed jax.dlpack jax.experimental jax.export "
-    "jax.extend jax.ffi jax.interpreters jax.io_callback jax.lib jax.monitoring jax.profiler "
-    "jax.pure_callback jax.stages jax.clear_caches jax.devices jax.local_devices jax.device_put "
-    "flax.core flax.serialization flax.training flax.traverse_util flax.errors flax.config "
-    "numpy.load numpy.save numpy.savez numpy.savez_compressed numpy.savetxt numpy.loadtxt "
-    "numpy.genfromtxt numpy.fromfile numpy.memmap numpy.lib numpy.ctypeslib numpy.f2py "
-    "numpy.testing numpy.show_config jax.numpy.load jax.numpy.save jax.numpy.savez "
-    "jax.numpy.fromfile typing.get_type_hints dataclasses.make_dataclass".split()
-)
-BUILTINS = frozenset(
-    "exec eval compile open __import__ input breakpoint globals locals vars setattr delattr exit "
-    "quit help dir memoryview".split()
+# Doors out of them.
+DOORS = {
+    "jax": "config core debug distributed dlpack experimental export extend ffi interpreters lib "
+    "monitoring profiler stages io_callback pure_callback clear_caches devices local_devices",
+    "jax.numpy": "load save savez fromfile",
+    "flax": "core serialization training traverse_util errors config",
+    "numpy": "load save savez savez_compressed savetxt loadtxt genfromtxt fromfile memmap lib "
+    "ctypeslib f2py testing show_config",
+    "typing": "get_type_hints",
+    "dataclasses": "make_dataclass",
+}
+CLOSED = {f"{module}.{name}" for module, names in DOORS.items() for name in names.split()}
+BUILTINS = words(
+    "exec eval compile open __import__ __builtins__ input breakpoint globals locals vars setattr "
+    "delattr exit quit help dir"
 )
 # Of the names between double underscores, what a module of Flax is made of.
+SPECIAL = words("__call__ __init__ __post_init__ __name__ __main__ __future__ __doc__")
 DUNDER = re.compile(r"__\w+__")
-SPECIAL = frozenset("__call__ __init__ __post_init__ __name__ __main__ __future__ __doc__".split())
-AT_IMPORT = frozenset("partial functools.partial TypeVar typing.TypeVar".split())
+MAIN = "__name__ == '__main__'"
+AT_IMPORT = words("partial functools.partial TypeVar typing.TypeVar")
 
 
 def check(source: str) -> None:
@@ -47,10 +49,8 @@ def check(source: str) -> None:
     nodes = list(ast.walk(tree))
     if len(nodes) > NODES:
         raise Rejected("parse", f"It has {len(nodes)} syntax nodes; write at most {NODES}.")
-    names = _imported(nodes)
-    found = [(line, text) for line, text in _broken(tree, nodes, names)]
-    if found:
-        told = [f"line {line}: {text}" for line, text in sorted(set(found))[:TOLD]]
+    if found := set(_broken(tree, nodes)):
+        told = [f"line {line}: {text}" for line, text in sorted(found)[:TOLD]]
         raise Rejected("forbidden", "\n".join(told))
 
 
@@ -80,19 +80,17 @@ def _imported(nodes: list[ast.AST]) -> dict[str, str]:
     return names
 
 
-def _broken(
-    tree: ast.Module, nodes: list[ast.AST], names: dict[str, str]
-) -> Iterator[tuple[int, str]]:
+def _broken(tree: ast.Module, nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Line and message of everything that breaks a rule."""
     for statement in tree.body:
         if text := _work_on_import(statement):
             yield statement.lineno, text
+    names = _imported(nodes)
     documentation = {id(text) for node in nodes if (text := _docstring(node))}
     for node in nodes:
-        line = getattr(node, "lineno", 0)
-        for rule in RULES:
-            if id(node) not in documentation and (text := rule(node, names)):
-                yield line, text
+        for rule in RULES if id(node) not in documentation else ():
+            if text := rule(node, names):
+                yield getattr(node, "lineno", 0), text
 
 
 def _docstring(node: ast.AST) -> ast.AST | None:
@@ -197,10 +195,10 @@ def _scope(node: ast.AST, names: dict[str, str]) -> str:
 
 
 def _endless(node: ast.AST, names: dict[str, str]) -> str:
-    if isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value:
-        if not any(isinstance(n, ast.Break | ast.Return | ast.Raise) for n in ast.walk(node)):
-            return "this loop never ends; use `for` over a range"
-    return ""
+    if not (isinstance(node, ast.While) and isinstance(node.test, ast.Constant)):
+        return ""
+    ends = any(isinstance(n, ast.Break | ast.Return | ast.Raise) for n in ast.walk(node))
+    return "" if ends or not node.test.value else "this loop never ends; use `for` over a range"
 
 
 RULES: tuple[Callable[[ast.AST, dict[str, str]], str], ...] = (
