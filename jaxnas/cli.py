@@ -99,7 +99,7 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     _add_json(sub)
 
-    sub = command("export", _export, "write a trained network, or a found optimizer, for others")
+    sub = command("export", _export, "write a trained network, a found optimizer or program")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     sub.add_argument("--out", type=Path, metavar="PATH", help="default: RUN/model, or RUN")
     sub.add_argument("--seed", type=int, metavar="N", help="default: the best, where that is fair")
@@ -242,6 +242,7 @@ def _progress(steps: int, label: str) -> Any:
 
 def _show(outcome: Any, *, as_json: bool) -> None:
     from jaxnas.report import report
+    from jaxnas.report.source import is_source, short
     from jaxnas.runs.rows import to_json
 
     page = report([outcome.run.folder], outcome.run.folder / "report.html")
@@ -271,11 +272,13 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     others = [r for r in outcome.run.results() if r.kind not in ("found", "random")]
     names = list(best.metrics)[:2]  # the fitness, and what is reported of the cell
     rows = [
-        (str(r.kind), str(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
+        (str(r.kind), short(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
         for r in [*outcome.found, *outcome.random, *others]
     ]
     _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
     print(f"fitness: {facts['fitness_label']}")
+    if is_source(best.genotype):
+        print(f"source of the best: jaxnas export {outcome.run.folder} --out best.py")
     print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
 
 
