@@ -181,8 +181,8 @@ def _whole(operations: list[int | None]) -> list[int] | None:
 
 
 def _operation(word: str) -> int | None:
-    """The operation that a word or a number names; what stands before a colon is its edge."""
-    name = re.sub(r"[^a-z0-9]", "", re.split(r"[:=]", word)[-1].lower())
+    """The operation that a word or a number names; what stands before a colon is its edge, before a dot a module."""
+    name = re.sub(r"[^a-z0-9]", "", re.split(r"[:=.]", word)[-1].lower())
     if re.fullmatch(r"[0-4]", name):
         return int(name)
     return _OPERATIONS.get(name)

@@ -210,7 +210,7 @@ def _proposals(
 
     seeds = rng.integers(2**31 - 1, size=len(plan.prompt)).tolist()
     found = []
-    for n, (one, other) in enumerate(plan.parents):
+    for n, (one, other) in enumerate(np.asarray(plan.parents).tolist()):
         parents = [genotype(one), *([genotype(other)] if other != NOBODY else [])]
         instruction = _instruction(candidates, int(plan.operator), int(plan.prompt[n]))
         temperature = round(float(plan.temperature[n]), 6)
