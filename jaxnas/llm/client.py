@@ -29,6 +29,7 @@ class Request(NamedTuple):
       seed: of the sampling, where the model takes one; also tells equal requests apart in records.
       schema: the JSON schema a reply shall fit; `{"type": "object"}` asks for any JSON object.
       stop: texts before which a reply ends.
+      grammar: the grammar in GBNF whose sentences replies are; not together with `schema`.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -38,6 +39,7 @@ class Request(NamedTuple):
     seed: int = 0
     schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
+    grammar: str | None = None
 
 
 class Usage(NamedTuple):
@@ -59,11 +61,14 @@ class Reply(NamedTuple):
       text: what the model wrote.
       finish: why it ended: `stop`, `length` (cut at `max_tokens`) or another word of the server's.
       parsed: the JSON value in `text` that fits the schema; None without one (`structured`).
+      forced: how many of its tokens a grammar or schema put in the place of those the model would
+        have written there; None where the server does not say, or nothing constrained it.
     """
 
     text: str
     finish: str = "stop"
     parsed: Any = None
+    forced: int | None = None
 
 
 class Completion(NamedTuple):
@@ -103,6 +108,7 @@ class Client(NamedTuple):
         seed: int = 0,
         schema: Mapping[str, Any] | None = None,
         stop: Sequence[str] = (),
+        grammar: str | None = None,
     ) -> Completion:
         """Asks for `n` replies; the arguments are those of `Request`.
 
@@ -117,8 +123,10 @@ class Client(NamedTuple):
             raise ValueError(f"`temperature` must be finite and not negative, not {temperature}.")
         if not messages or not all({"role", "content"} <= set(m) for m in messages):
             raise ValueError(f"`messages` must each have `role` and `content`, but got {messages}.")
+        if schema is not None and grammar is not None:
+            raise ValueError("`schema` and `grammar` exclude each other; give one of them.")
         plain = tuple(dict(message) for message in messages)
-        rest = int(n), float(temperature), int(max_tokens), int(seed), schema, tuple(stop)
+        rest = int(n), float(temperature), int(max_tokens), int(seed), schema, tuple(stop), grammar
         return await self.send(Request(plain, *rest))
 
 

@@ -33,6 +33,7 @@ def endpoint(
     key_env: str | None = None,
     timeout: float = 120.0,
     length_field: str = "max_tokens",
+    grammar_field: str = "grammar",
 ) -> Client:
     """A model behind an OpenAI-compatible HTTP interface.
 
@@ -43,6 +44,8 @@ def endpoint(
       timeout: seconds one request may take.
       length_field: how the server calls the limit of a reply; some newer models of OpenAI take
         only `max_completion_tokens`.
+      grammar_field: how the server calls a grammar in GBNF, a dot for each level: `grammar` in
+        llama.cpp, `structured_outputs.grammar` in vLLM (`guided_grammar` in older versions).
 
     Returns:
       The client. Nothing is sent until it is asked.
@@ -68,7 +71,7 @@ def endpoint(
         begin = time.perf_counter()
         try:
             async with asyncio.timeout(timeout):
-                answer = (await create(**_body(request, model, length_field))).text
+                answer = (await create(**_body(request, model, length_field, grammar_field))).text
         except TimeoutError:
             failure = ModelError("timeout", f"no reply from {host} in {timeout:g} s")
         except openai.APIError as error:
@@ -114,13 +117,13 @@ def _package() -> Any:
         ) from None
 
 
-def _body(request: Request, model: str, length_field: str) -> dict[str, Any]:
+def _body(request: Request, model: str, length_field: str, grammar_field: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": list(request.messages),
         "temperature": request.temperature,
         "seed": request.seed,
-        "extra_body": {length_field: request.max_tokens},
+        "extra_body": {length_field: request.max_tokens, **_nested(grammar_field, request.grammar)},
     }
     if request.n > 1:
         body["n"] = request.n
@@ -132,6 +135,14 @@ def _body(request: Request, model: str, length_field: str) -> dict[str, Any]:
         schema = {"name": "reply", "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def _nested(field: str, value: str | None) -> dict[str, Any]:
+    """A value under a path of names; nothing for None."""
+    if value is None:
+        return {}
+    first, _, rest = field.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _completion(answer: str, model: str, latency: float) -> Completion | None:

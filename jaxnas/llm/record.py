@@ -1,7 +1,7 @@
 """Recordings of replies: a run is repeated without its model, and nothing is asked twice.
 
 A recording is a file of JSON lines that only grows. Each entry lies under the SHA-256 of what the
-reply depends on: model, messages, number, temperature, length, seed, schema, stops. `record` looks
+reply depends on: model, messages, number, temperature, length, seed, schema, stops, grammar. `record` looks
 there before it asks; `replay` only looks. Equal requests asked at the same time are sent once, and
 of several processes that write one file the first to answer wins, so that all of them go on with
 the reply a replay will give. A line cut off by a kill is read over. Failures are written too: a
@@ -184,16 +184,21 @@ class _Book:
 def _plain(done: Completion | ModelError) -> dict[str, Any]:
     if isinstance(done, ModelError):
         return {"error": {**vars(done), "message": str(done)}}
-    replies = [{"text": reply.text, "finish": reply.finish} for reply in done.replies]
+    replies = [_said(reply) for reply in done.replies]
     usage = done.usage and done.usage._asdict()
     rest = {"usage": usage, "model": done.model, "latency": done.latency}
     return {"completion": {"replies": replies, **rest}}
+
+
+def _said(reply: Reply) -> dict[str, Any]:
+    forced = {} if reply.forced is None else {"forced": reply.forced}
+    return {"text": reply.text, "finish": reply.finish, **forced}
 
 
 def _entry(entry: dict[str, Any]) -> Completion | ModelError:
     if "error" in entry:
         return ModelError(**entry["error"])
     done = entry["completion"]
-    replies = tuple(Reply(reply["text"], reply["finish"]) for reply in done["replies"])
+    replies = tuple(Reply(**reply) for reply in done["replies"])
     usage = done["usage"] and Usage(**done["usage"])
     return Completion(replies, usage, done["model"], done["latency"])

@@ -5,6 +5,7 @@ A recipe over programs has this function as its `export`, for `jaxnas export RUN
 
 import math
 from pathlib import Path
+from typing import Any
 
 from jaxnas.runs.rows import Result
 from jaxnas.runs.store import Run
@@ -57,5 +58,5 @@ def header(run: Run, best: Result) -> str:
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n"
 
 
-def _known(row: Result) -> dict[str, float]:
+def _known(row: Result) -> dict[str, Any]:
     return {name: value for name, value in row.metrics.items() if value is not None}

@@ -97,7 +97,7 @@ def _map(
 
 
 def _colours() -> Any:
-    return mpl.colormaps["viridis"].resampled(64)
+    return mpl.colormaps["viridis"].resampled(48)  # of 50 on the bar would be a picture of pixels
 
 
 def regions(centroids: Float[np.ndarray, "K 2"]) -> list[Float[np.ndarray, "V 2"]]:
@@ -128,6 +128,8 @@ def _region(centre: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 def _cut(corners: np.ndarray, normal: np.ndarray, point: np.ndarray) -> np.ndarray:
     """The part of a convex polygon on the near side of a line."""
     side = (corners - point) @ normal
+    if (side <= 0).all():
+        return corners
     kept = []
     for i, (here, beyond) in enumerate(zip(corners, side, strict=True)):
         if beyond * side[i - 1] < 0:

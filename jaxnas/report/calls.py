@@ -39,7 +39,8 @@ def cost(total: Spent) -> str:
     if total.unpriced == total.answered:
         return "unknown"
     known = f"{total.money:,.4f}"
-    return f"{known} and {total.unpriced:,} calls of unknown price" if total.unpriced else known
+    missing = f", unknown for {total.unpriced:,} of {total.answered:,} calls"
+    return known + missing if total.unpriced else known
 
 
 def _summed(total: Spent, rows: Sequence[Call], one: View) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -75,7 +76,12 @@ def tree(
         axes.plot(*at[kin.serial], "o", ms=7, mfc=fill, mec=COLOURS[1], mew=1.2, zorder=4)
     low, high = _window([h for _, h in at.values()], others[:, 1])
     for serial, place in _apart([(s, at[s]) for s in sorted(main, reverse=True)], low, high):
-        put = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
+        put: dict[str, Any] = {
+            "xytext": (0, 8),
+            "textcoords": "offset points",
+            "ha": "center",
+            "fontsize": 8.5,
+        }
         axes.annotate(f"#{serial}", place, **put, zorder=5)
     axes.set(xlabel="candidate", ylabel=y, ylim=(low, high))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -88,7 +94,8 @@ def _height(kin: Kin) -> float:
 
 
 def _tie(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, main: bool) -> None:
-    look = {"color": COLOURS[1], "lw": 2.0} if main else {"color": "#8a93a0", "lw": 1.0, "ls": "--"}
+    other: dict[str, Any] = {"color": "#8a93a0", "lw": 1.0, "ls": "--"}
+    look = {"color": COLOURS[1], "lw": 2.0} if main else other
     axes.plot(*zip(start, end, strict=True), **look, zorder=3 if main else 2)
 
 

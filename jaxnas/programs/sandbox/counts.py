@@ -1,7 +1,7 @@
 """Size of a candidate: operations, layers, features. None of it depends on a device."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Layers(NamedTuple):
 
 
 @contextmanager
-def watched() -> Iterator[Layers]:
+def watched() -> Generator[Layers]:
     """Notes the layers of all modules called inside."""
     seen, inside = Layers(set(), [0]), []
 
@@ -83,22 +83,23 @@ def flops(jaxpr: Jaxpr) -> float:
     Args:
       jaxpr: a program.
     """
-    return sum(_flops(eqn) for eqn in jaxpr.eqns)
+    return math.fsum(_flops(eqn) for eqn in jaxpr.eqns)
 
 
 def _flops(eqn: JaxprEqn) -> float:
     name = eqn.primitive.name
+    operands: list[Any] = [v.aval for v in eqn.invars]
+    results: list[Any] = [v.aval for v in eqn.outvars]
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
-        left = eqn.invars[0].aval.shape
-        return 2.0 * eqn.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+        return 2.0 * results[0].size * math.prod(operands[0].shape[i] for i in contracted)
     if name == "conv_general_dilated":
-        kernel, numbers = eqn.invars[1].aval, eqn.params["dimension_numbers"]
-        return 2.0 * eqn.outvars[0].aval.size * kernel.size / kernel.shape[numbers.rhs_spec[0]]
+        kernel, numbers = operands[1], eqn.params["dimension_numbers"]
+        return 2.0 * results[0].size * kernel.size / kernel.shape[numbers.rhs_spec[0]]
     if name == "cond":
         return max(flops(branch.jaxpr) for branch in eqn.params["branches"])
     times = eqn.params["length"] if name == "scan" else 1
-    return times * sum(flops(body) for body in _bodies(eqn))
+    return times * math.fsum(flops(body) for body in _bodies(eqn))
 
 
 def _bodies(eqn: JaxprEqn) -> Iterator[Jaxpr]:

@@ -5,7 +5,7 @@ place of the layer in the order of creation, so that a new name is no new candid
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core.scope import LazyRng
 from jax.extend.core import ClosedJaxpr
+from jax.stages import Wrapped
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from jaxnas.core.keys import rolled
 from jaxnas.nn.network import cross_entropy
 from jaxnas.programs.sandbox.verdict import Rejected
 
@@ -36,9 +38,9 @@ class Functions(NamedTuple):
       rest: shapes of batch statistics and the like.
     """
 
-    init: Callable[..., tuple[Leaves, Leaves]]
-    gradient: Callable[..., tuple[Array, Array, Leaves, Leaves]]
-    logits: Callable[..., Array]
+    init: Wrapped
+    gradient: Wrapped
+    logits: Wrapped
     start: ClosedJaxpr
     params: tuple[jax.ShapeDtypeStruct, ...]
     rest: tuple[jax.ShapeDtypeStruct, ...]
@@ -60,7 +62,7 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
 
     @jax.jit
     def init(key: UInt32[Array, " 2"]) -> tuple[Leaves, Leaves]:
-        rngs = {"params": jax.random.wrap_key_data(key)}
+        rngs = {"params": rolled(key)}
         variables = model.init(rngs, jnp.zeros((1, *shape)), **_mode(model, False))
         named = list(_named(variables))
         paths[:] = [path for path, _ in named]
@@ -104,7 +106,7 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
 
 
 @contextmanager
-def keys_by_order() -> Iterator[None]:
+def keys_by_order() -> Generator[None]:
     """Inside, Linen's random keys follow from the order in which they are asked for, not names."""
     order: dict[Any, int] = {}
     before = LazyRng.as_jax_rng
@@ -121,7 +123,7 @@ def keys_by_order() -> Iterator[None]:
         LazyRng.as_jax_rng = before
 
 
-def _mode(model: nn.Module, train: bool) -> dict[str, bool]:
+def _mode(model: nn.Module, train: bool) -> dict[str, Any]:
     taken = inspect.signature(type(model).__call__).parameters
     return {name: train == MODES[name] for name in MODES if name in taken}
 

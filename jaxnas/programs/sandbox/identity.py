@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def identity(init: ClosedJaxpr, logits: ClosedJaxpr, gradient: ClosedJaxpr, para
 
 
 @contextmanager
-def _deep() -> Iterator[None]:
+def _deep() -> Generator[None]:
     """Lets a chain of operations be as long as it is: frames of Python take no C stack."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(10**6)

@@ -12,6 +12,7 @@ With `runs`, state, key, learning rate, loss, accuracy and logits have a leading
 and `y` are shared.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +28,6 @@ from jaxnas.programs.sandbox.functions import Functions, functions, keys_by_orde
 from jaxnas.programs.sandbox.identity import digest, identity
 from jaxnas.programs.sandbox.source import blamed, load
 from jaxnas.programs.sandbox.verdict import Rejected
-from jaxnas.train.portable import refusal
 
 OPTIMIZERS = ("adamw", "sgd")
 # Parts of names of operations that leave XLA.
@@ -95,7 +95,25 @@ def trace(source: str, task: Task) -> Traced:
       Rejected: with the reason, for everything the source does wrong.
       ValueError: for an unknown optimizer.
     """
-    optimizer = direction(task)
+    direction(task)
+    traced, parts = examined(source, task)
+    with blamed("shape", source):
+        return traced._replace(programs=_programs(parts, task))
+
+
+def examined(source: str, task: Task) -> tuple[Traced, Functions]:
+    """All that is known of a source before any program is made: as `trace`, without programs.
+
+    Args:
+      source: as for `trace`.
+      task: as for `trace`.
+
+    Returns:
+      The candidate with no programs, and its functions.
+
+    Raises:
+      Rejected: as `trace`.
+    """
     model = load(source)
     with blamed("shape", source), keys_by_order():
         parts = functions(model(), tuple(task.shape), task.classes)
@@ -106,14 +124,15 @@ def trace(source: str, task: Task) -> Traced:
     for jaxpr in (parts.start, logits, gradient):
         _only_computes(jaxpr)
     of_task = (*task.shape, task.classes, task.optimizer, task.momentum, task.weight_decay)
-    return Traced(
+    traced = Traced(
         params=sum(math.prod(leaf.shape) for leaf in parts.params),
         flops=flops(logits.jaxpr) / task.eval_batch,
         depth=len(layers.paths) + pools(logits),
         width=max(layers.widths),
         identity=digest(of_task, identity(parts.start, logits, gradient, len(parts.params))),
-        programs=_programs(parts, optimizer, task),
+        programs={},
     )
+    return traced, parts
 
 
 def direction(task: Task) -> optax.GradientTransformation:
@@ -144,28 +163,33 @@ def _only_computes(closed: ClosedJaxpr) -> None:
         )
 
 
-def _programs(
-    parts: Functions, optimizer: optax.GradientTransformation, task: Task
-) -> dict[str, bytes]:
+def _programs(parts: Functions, task: Task) -> dict[str, bytes]:
+    optimizer = direction(task)
+
     def init(key: jax.Array) -> tuple[jax.Array, ...]:
         params, rest = parts.init(key)
-        return tuple(jax.tree.leaves((params, rest, optimizer.init(params))))
+        weights = _joined(params)
+        return tuple(jax.tree.leaves((weights, rest, optimizer.init(weights))))
 
-    shapes = (parts.params, parts.rest, jax.eval_shape(optimizer.init, parts.params))
+    weights = Shape((sum(math.prod(p.shape) for p in parts.params),), jnp.float32)
+    shapes = (weights, parts.rest, jax.eval_shape(optimizer.init, weights))
     tree = jax.tree.structure(shapes)
 
     def step(
         state: tuple[jax.Array, ...], x: jax.Array, y: jax.Array, key: jax.Array, rate: jax.Array
     ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
-        params, rest, memory = jax.tree.unflatten(tree, state)
-        loss, accuracy, slope, rest = parts.gradient(params, rest, x, y, key)
-        steps, memory = optimizer.update(slope, memory, params)
-        params = jax.tree.map(lambda p, d: (p - rate * d).astype(p.dtype), params, steps)
-        return tuple(jax.tree.leaves((params, rest, memory))), loss, accuracy
+        weights, rest, memory = jax.tree.unflatten(tree, state)
+        loss, accuracy, slope, rest = parts.gradient(_cut(weights, parts), rest, x, y, key)
+        change, memory = optimizer.update(_joined(slope), memory, weights)
+        return (
+            tuple(jax.tree.leaves((weights - rate * jnp.asarray(change), rest, memory))),
+            loss,
+            accuracy,
+        )
 
     def evaluate(state: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
-        params, rest, _ = jax.tree.unflatten(tree, state)
-        return parts.logits(params, rest, x)
+        weights, rest, _ = jax.tree.unflatten(tree, state)
+        return parts.logits(_cut(weights, parts), rest, x)
 
     many = (task.runs,) if task.runs else ()
     state = tuple(Shape((*many, *s.shape), s.dtype) for s in jax.tree.leaves(shapes))
@@ -183,11 +207,23 @@ def _exported(f: Callable[..., Any], args: tuple[Any, ...], platforms: tuple[str
     try:
         program = export.export(jax.jit(f), platforms=tuple(platforms))(*args)
     except (NotImplementedError, ValueError) as error:
-        # Of an operation that a platform lacks, or a call into another library.
+        # An operation that a platform lacks, or a call that no version promises to keep.
         raise Rejected("forbidden", f"it cannot be compiled for {platforms}: {error}") from None
-    if objection := refusal(program):
-        raise Rejected("forbidden", f"a program may only compute, but this one {objection}.")
     return bytes(program.serialize())
+
+
+def _joined(leaves: tuple[jax.Array, ...]) -> jax.Array:
+    """All weights as one vector, which an optimizer updates in one operation."""
+    return jnp.concatenate([leaf.astype(jnp.float32).ravel() for leaf in (jnp.zeros(0), *leaves)])
+
+
+def _cut(weights: jax.Array, parts: Functions) -> tuple[jax.Array, ...]:
+    sizes = [math.prod(p.shape) for p in parts.params]
+    spans = itertools.pairwise(itertools.accumulate(sizes, initial=0))
+    return tuple(
+        weights[start:stop].reshape(p.shape).astype(p.dtype)
+        for p, (start, stop) in zip(parts.params, spans, strict=True)
+    )
 
 
 def _examples(task: Task, size: int) -> Shape:

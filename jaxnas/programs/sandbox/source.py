@@ -1,7 +1,7 @@
 """From source to a module: runs it in a namespace of its own and picks the class."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ FILENAME = "<candidate>"  # under which a source is compiled, so that errors can
 
 
 @contextmanager
-def blamed(failure: str, source: str, doing: str = "") -> Iterator[None]:
+def blamed(failure: str, source: str, doing: str = "") -> Generator[None]:
     """Turns what the candidate raises into a verdict that says on which of its lines.
 
     Args:
