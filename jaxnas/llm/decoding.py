@@ -7,6 +7,7 @@ neighbours.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,7 @@ class Programs(NamedTuple):
     step: Callable[..., tuple[Cache, Array, Array]]
 
 
+@lru_cache(maxsize=4)  # tuning soft prompts makes a new client of the same decoder each time
 def programs(module: LM) -> Programs:
     """The functions of a decoder, compiled when they are first called with a shape."""
 

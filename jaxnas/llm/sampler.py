@@ -20,7 +20,6 @@ from jaxnas.llm.grammar import allow
 from jaxnas.llm.tokens import Tokens, decode
 from jaxnas.nn.lm import LM, Cache, empty_cache
 
-
 SMALLEST = 256  # the least length of a cache: each length is a program to compile
 
 

@@ -45,11 +45,11 @@ def distinct(searcher: Searcher, problem: Problem, most: int) -> Search:
         return Distinct(close(searcher, problem).init(key), met, jnp.int32(0))
 
     def step(key: Key[Array, ""], state: Distinct) -> tuple[Distinct, dict[str, Any]]:
-        once = _Once(problem, np.array(state.met[: state.count]))
+        met = np.array(state.met)
+        once = _Once(problem, met[: int(state.count)])
         closed, info = close(searcher, once).step(key, state.closed)
-        count = len(once.met)
-        met = state.met.at[:count].set(once.met)
-        return Distinct(closed, met, jnp.int32(count)), info
+        met[: len(once.met)] = once.met
+        return Distinct(closed, jnp.asarray(met), jnp.int32(len(once.met))), info
 
     return Search(init, step, lambda state: state.closed.genotype)
 

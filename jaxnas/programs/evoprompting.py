@@ -38,20 +38,20 @@ class Tuner(NamedTuple):
     """A proposer that learns between rounds.
 
     Attributes:
-      init: `() -> state`, arrays.
-      tune: `(state, sources) -> state`, given the measured children of a round that did not become
-        parents.
+      init: `(key) -> state`, arrays.
+      tune: `(state, key, sources) -> state`, given the measured children of a round that did not
+        become parents.
       proposer: `(state) -> proposer`.
     """
 
-    init: Callable[[], PyTree]
-    tune: Callable[[PyTree, list[str]], PyTree]
+    init: Callable[[Key[Array, ""]], PyTree]
+    tune: Callable[[PyTree, Key[Array, ""], list[str]], PyTree]
     proposer: Callable[[PyTree], Proposer]
 
 
 def untuned(proposer: Proposer) -> Tuner:
     """A proposer that stays as it is."""
-    return Tuner(lambda: (), lambda state, _: state, lambda _: proposer)
+    return Tuner(lambda key: (), lambda state, key, sources: state, lambda state: proposer)
 
 
 class Settings(NamedTuple):
@@ -158,15 +158,15 @@ def rows(seeds: int, settings: Settings) -> int:
     return seeds + settings.rounds * settings.prompts * settings.samples
 
 
-def score(state: State) -> Float[np.ndarray, " A"]:
+def score(state: State) -> Float[Array, " A"]:
     """`-(size x error)`, and `-inf` for what has no fitness."""
-    product = -np.asarray(state.size) * np.asarray(state.error)
-    return np.where(np.isnan(product), -np.inf, product)
+    product = -state.size * state.error
+    return jnp.where(jnp.isnan(product), -jnp.inf, product)
 
 
 def best(state: State) -> UInt8[Array, " L"]:
     """The page of the highest score, seeds included."""
-    return state.pages[int(np.argmax(score(state)))]
+    return state.pages[jnp.argmax(score(state))]
 
 
 def front(state: State) -> list[int]:
@@ -210,7 +210,7 @@ def _init(tuner: Tuner, seeds: int, settings: Settings, key: Key[Array, ""]) -> 
         parents=jnp.full(max(settings.survivors, seeds), -1, jnp.int32),
         asked=jnp.int32(0),
         key=key,
-        tuned=tuner.init(),
+        tuned=tuner.init(jax.random.fold_in(key, 0)),
     )
 
 
@@ -238,10 +238,8 @@ def _wishes(
     drawn = parents[jax.random.randint(key_parents, (settings.examples,), 0, len(parents))]
     hot = int(jax.random.randint(key_temperature, (), 0, len(settings.temperatures)))
     numbers = np.asarray(jax.random.randint(key_seeds, (settings.samples,), 0, 2**31 - 1))
-    shown = [
-        Example(text(state.pages[row]), int(state.size[row]), float(state.error[row]))
-        for row in drawn
-    ]
+    book, size, error = (np.asarray(x) for x in (state.pages, state.size, state.error))
+    shown = [Example(text(book[row]), int(size[row]), float(error[row])) for row in drawn]
     words = "\n\n".join(filter(None, [settings.instruction, prompt(shown)]))
     asked = Proposal(
         messages=({"role": "user", "content": words},),
@@ -265,7 +263,9 @@ def _tell(
     state = _with_parents(state, _chosen(state, settings))
     told = np.arange(len(state.error)) >= int(state.asked) - a_round
     told &= ~np.isnan(state.error) & ~np.asarray(state.used)
-    return state._replace(tuned=tuner.tune(state.tuned, texts(np.asarray(state.pages)[told])))
+    key_tune = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.asked)
+    sources = texts(np.asarray(state.pages)[told])
+    return state._replace(tuned=tuner.tune(state.tuned, key_tune, sources))
 
 
 def _written(state: State, asked: Asked, measured: Measured) -> State:
@@ -275,17 +275,18 @@ def _written(state: State, asked: Asked, measured: Measured) -> State:
     fitness = np.asarray(measured.fitness)[there]
     good = np.isfinite(fitness)
     size = np.where(good, np.asarray(measured.extra["params"])[there], np.nan)
-    at = slice(int(state.asked), int(state.asked) + int(there.sum()))
-    return state._replace(
-        pages=state.pages.at[at].set(sources[there]),
-        size=state.size.at[at].set(size.astype(np.float32)),
-        error=state.error.at[at].set(np.where(good, 1 - fitness / 100, np.nan)),
-        asked=state.asked + jnp.int32(there.sum()),
-    )
+    error = np.where(good, 1 - fitness / 100, np.nan)
+    end = int(state.asked) + int(there.sum())
+    # By numpy: in JAX each slice of another place would be compiled.
+    book = {"pages": sources[there], "size": size, "error": error}
+    new = {name: np.array(getattr(state, name)) for name in book}
+    for name, values in book.items():
+        new[name][int(state.asked) : end] = values
+    return state._replace(asked=jnp.int32(end), **{n: jnp.asarray(v) for n, v in new.items()})
 
 
 def _founders(state: State, seeds: int) -> list[int]:
-    found = [row for row in range(seeds) if not np.isnan(state.error[row])]
+    found = np.flatnonzero(~np.isnan(np.asarray(state.error[:seeds]))).tolist()
     if not found:
         raise ValueError("`seeds` must hold a program that can be trained, but none has a fitness.")
     return found
@@ -296,9 +297,9 @@ def _chosen(state: State, settings: Settings) -> list[int]:
     if settings.selection == "seeds":
         return []
     alive = (np.asarray(state.error) < settings.threshold) & ~np.asarray(state.used)
-    order = np.argsort(-score(state), kind="stable")
+    order = np.argsort(-np.asarray(score(state)), kind="stable")
     if settings.selection == "random":
-        key = jax.random.fold_in(state.key, state.asked)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.asked)
         order = np.asarray(jax.random.permutation(key, len(alive)))
     return order[alive[order]][: settings.survivors].tolist()
 
@@ -309,5 +310,6 @@ def _with_parents(state: State, chosen: Sequence[int]) -> State:
         return state
     parents = np.full(len(state.parents), -1, np.int32)
     parents[: len(chosen)] = chosen
-    used = state.used.at[np.asarray(chosen)].set(True)
-    return state._replace(parents=jnp.asarray(parents), used=used)
+    used = np.array(state.used)
+    used[list(chosen)] = True
+    return state._replace(parents=jnp.asarray(parents), used=jnp.asarray(used))

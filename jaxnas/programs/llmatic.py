@@ -8,7 +8,8 @@ an instruction's curiosity rises where its networks become elites. The paper's t
 Where it leaves a choice, ours is: among the most curious chance decides; the random half of the
 instructions is drawn from the prompt archive; one that wrote nothing that can be built is not kept;
 the first phase ends after `init_generations` in any case, the second has the seed for a parent
-while there is no elite. A repetition counts as built, not as an elite.
+while there is no elite. A repetition counts as built, not as an elite. The first phase trains as the
+others do: the paper judges it untrained, but here the same programs, once judged, are repetitions.
 
 `LEGACY` are the numbers of the published code and its rules where they differ: parents by rank, a
 temperature that walks from sample to sample, success against the best so far, instructions worth 1
@@ -137,9 +138,8 @@ def llmatic(
         genotypes = jax.tree.map(
             lambda *leaves: jnp.asarray(np.stack(leaves)), *map(candidates.read, replies)
         )
-        budget = rules.init_budget if plan.operator == FIRST else -1
         serials = jnp.asarray(np.where(plan.parents >= 0, elites.serial[plan.parents], 0))
-        asked = Asked(genotypes, jnp.full(batch, budget, jnp.int32), serials)
+        asked = Asked(genotypes, jnp.full(batch, -1, jnp.int32), serials)
         return asked, state._replace(plan=jax.tree.map(jnp.asarray, plan))
 
     @jax.jit

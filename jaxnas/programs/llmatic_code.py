@@ -81,7 +81,7 @@ def networks(
       axes: width over depth, and FLOPs.
       mutations: instructions.
     """
-    shown = f"x is float32 of shape [batch, {', '.join(map(str, shape))}]"
+    shown = f"x is float32 [batch, {', '.join(map(str, shape))}]"
     introduction = (
         "You write neural networks in Flax. Answer with one Python code block and nothing else: "
         f"a class `Model(nn.Module)`, called as `Model()(x)`, where {shown} and the result "

@@ -23,7 +23,6 @@ class Rules(NamedTuple):
       init_networks: elites of the network archive that end the first phase.
       init_prompts: elites of the prompt archive that do.
       init_generations: generations after which it ends in any case.
-      init_budget: what a candidate of the first phase may cost; the paper does not train them.
       temperature: at the beginning.
       jitter: most by which it is moved before a mutation.
       step: by which it rises after success and falls otherwise.
@@ -40,7 +39,6 @@ class Rules(NamedTuple):
     init_networks: int = 10
     init_prompts: int = 10
     init_generations: int = 10
-    init_budget: int = 0
     temperature: float = 0.6
     jitter: float = 0.1
     step: float = 0.05

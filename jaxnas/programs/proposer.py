@@ -24,7 +24,12 @@ _GOES_ON = re.compile(
 
 
 def from_client(
-    client: Client, *, wanted: str | None = None, max_tokens: int = 512, begun: str = ""
+    client: Client,
+    *,
+    wanted: str | None = None,
+    max_tokens: int = 512,
+    begun: str = "",
+    grammar: str | None = None,
 ) -> Proposer:
     """Programs by a language model, all proposals of a batch under way at once.
 
@@ -34,6 +39,7 @@ def from_client(
       max_tokens: the most tokens of a reply.
       begun: the line of the program that prompts end with, if they end within it. A reply may go
         on from there or begin again.
+      grammar: whose sentences replies are, see `programs.grammars`; None leaves the model free.
 
     Returns:
       The proposer. Imports that replies tend to forget are put before their programs.
@@ -44,10 +50,9 @@ def from_client(
     """
 
     def propose(proposals: Sequence[Proposal]) -> list[str]:
+        fixed = {"max_tokens": max_tokens, "grammar": grammar}
         calls = [
-            client.complete(
-                p.messages, temperature=p.temperature, max_tokens=max_tokens, seed=p.seed
-            )
+            client.complete(p.messages, temperature=p.temperature, seed=p.seed, **fixed)
             for p in proposals
         ]
         sources = []

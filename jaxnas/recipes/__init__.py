@@ -152,6 +152,15 @@ RECIPES: dict[str, Entry] = {
         "Earle, Sam and Cleghorn, Christopher and James, Steven and Togelius, Julian}, "
         "booktitle={GECCO}, year={2024}}",
     ),
+    "evoprompting": Entry(
+        "jaxnas.recipes.evoprompting",
+        "jaxnas/programs/evoprompting.py",
+        "EvoPrompting, evolution of programs by prompts",
+        "Chen et al., NeurIPS 2023, arXiv:2302.14838",
+        "@inproceedings{chen2023evoprompting, title={{EvoPrompting}: Language Models for "
+        "Code-Level Neural Architecture Search}, author={Chen, Angelica and Dohan, David M. and "
+        "So, David R.}, booktitle={NeurIPS}, year={2023}}",
+    ),
 }
 
 

@@ -5,9 +5,10 @@ figures. `jaxnas run evoprompting --set base_url=http://127.0.0.1:8091/v1 --set 
 endpoint, `--set proposer=random` puts random edits in its place.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Key, PyTree
 from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset
+from jaxnas.llm.local import load_model, serve
 from jaxnas.programs.bench import Bench, Training, bench
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.evoprompting import (
@@ -24,6 +26,7 @@ from jaxnas.programs.evoprompting import (
     STUB,
     Settings,
     State,
+    Tuner,
     best,
     evoprompting,
     front,
@@ -32,12 +35,14 @@ from jaxnas.programs.evoprompting import (
     steps,
     untuned,
 )
+from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS, Judge
 from jaxnas.programs.page import pages, text
 from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.seeds import MNIST1D
+from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect
+from jaxnas.recipes.llm import ModelConfig, connect, is_local
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -61,6 +66,9 @@ class Config(ModelConfig):
       proposer: who writes: `llm`, or `random` edits of the first parent.
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
+      tune: `none`, or `soft_prompt` of the local model between rounds.
+      grammar: whether replies are held to a grammar of Flax classes: `yes`, `no`, or `auto` for the
+        local model alone.
       style: `chat` (an instruction before the examples) or `completion` (the examples alone).
       steps: of training.
       train_batch: examples of a step.
@@ -82,6 +90,8 @@ class Config(ModelConfig):
     temperatures: tuple[float, ...] = (0.2, 0.6, 0.8, 1.0)
     proposer: str = "llm"
     baseline: str = "none"
+    tune: str = "none"
+    grammar: str = "auto"
     style: str = "chat"
     steps: int = 1000
     train_batch: int = 128
@@ -107,9 +117,9 @@ def build(config: Config) -> System:
       ValueError: for settings that cannot be, or no language model where one is needed.
     """
     dataset, settings = _data(config), _settings(config)
-    propose, attach = _proposer(config)
+    tuner, attach = _tuner(config, dataset)
     seeds = list(MNIST1D.values())
-    searcher = evoprompting(untuned(propose), seeds, settings)
+    searcher = evoprompting(tuner, seeds, settings)
     desk = _bench(config, dataset, runs=1)
     judge = Judge(desk.check, desk.train, steps=config.steps, seeds=seeds)
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
@@ -149,7 +159,11 @@ def _data(config: Config) -> Dataset:
 
 
 def _settings(config: Config) -> Settings:
-    for name, known in (("baseline", list(BASELINES)), ("style", ["chat", "completion"])):
+    for name, known in (
+        ("baseline", list(BASELINES)),
+        ("style", ["chat", "completion"]),
+        ("grammar", ["auto", "yes", "no"]),
+    ):
         if getattr(config, name) not in known:
             raise ValueError(
                 f"`{name}` must be one of {', '.join(known)}, but got {getattr(config, name)!r}."
@@ -161,15 +175,49 @@ def _settings(config: Config) -> Settings:
     )
 
 
-def _proposer(config: Config) -> tuple[Proposer, Callable[[Run], None] | None]:
-    """Who writes, and what is told of the run."""
+def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], None] | None]:
+    """Who writes and learns, and what is told of the run."""
+    if config.tune not in ("none", "soft_prompt"):
+        raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
     if config.proposer == "random":
-        return random_edits(), None
+        return untuned(random_edits()), None
     if config.proposer != "llm":
         raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
+    constrained = is_local(config) if config.grammar == "auto" else config.grammar == "yes"
+    shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
+    write = partial(
+        from_client,
+        wanted="Model",
+        max_tokens=config.max_tokens,
+        begun=STUB,
+        grammar=flax_class(shape, classes) if constrained else None,
+    )
+    if config.tune == "soft_prompt":
+        return _soft(config, write)
     line = connect(config)
-    write = from_client(line.client, wanted="Model", max_tokens=config.max_tokens, begun=STUB)
-    return write, line.attach
+    return untuned(write(line.client)), line.attach
+
+
+def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callable[[Run], None]]:
+    """The local model with a soft prompt, which is tuned between rounds."""
+    if config.base_url or config.model not in ("", "local"):
+        raise ValueError("`tune` soft_prompt needs the local model; leave out `base_url`.")
+    model = load_model(config.gguf or None)
+    line = connect(config, serve(model))
+    instruction = ({"role": "user", "content": INSTRUCTION},)
+    tuning = soft_prompt(model, messages=instruction)
+
+    @lru_cache(1)
+    def tuned(vectors: bytes, width: int) -> Proposer:
+        before = np.frombuffer(vectors, np.float32).reshape(-1, width)
+        name = f"{model.name}+{hashlib.sha256(vectors).hexdigest()[:12]}"
+        client = serve(model, batch=config.concurrency, soft_prompt=jax.numpy.asarray(before))
+        return write(line.around(client._replace(model=name)))
+
+    def proposer(state: SoftPrompt) -> Proposer:
+        return tuned(np.asarray(state.vectors).tobytes(), state.vectors.shape[1])
+
+    return Tuner(tuning.init, tuning.tune, proposer), line.attach
 
 
 def _bench(config: Config, dataset: Dataset, runs: int) -> Bench:
@@ -188,14 +236,11 @@ def _told(search: Search) -> Search:
 
     def step(key: Key[Array, ""], state: Any) -> tuple[Any, dict[str, Any]]:
         state, info = search.step(key, state)
-        scores = score(state.closed.searcher)
-        top = int(np.argmax(scores))
-        course = {
-            "score": scores[top],
-            "size": state.closed.searcher.size[top],
-            "error": 100 * state.closed.searcher.error[top],
-        }
-        return state, info | {name: np.float32(value) for name, value in course.items()}
+        book = state.closed.searcher
+        scores = score(book)
+        top = scores.argmax()
+        course = {"score": scores[top], "size": book.size[top], "error": 100 * book.error[top]}
+        return state, info | course
 
     return Search(search.init, step, lambda state: best(state.closed.searcher))
 

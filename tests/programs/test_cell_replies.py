@@ -12,7 +12,7 @@ from jaxnas.evolve.archive import filled, grid
 from jaxnas.llm import ModelError, scripted
 from jaxnas.programs import cell_replies, llmatic_cells
 from jaxnas.programs.cell_replies import CREATION, CROSSOVER, MUTATIONS, line, read, write
-from jaxnas.programs.llmatic import PAPER, llmatic
+from jaxnas.programs.llmatic import llmatic
 from jaxnas.programs.llmatic_cells import REPEATED, SEED, UNREAD, CellJudge, without_repeats
 from jaxnas.programs.sandbox.verdict import FAILURES
 
@@ -182,8 +182,7 @@ def test_a_scripted_model_drives_a_search_over_cells():
 
     candidates = llmatic_cells.cells(nas_bench_201(), "cifar10")
     propose = cell_replies.from_client(scripted(speak))
-    rules = PAPER._replace(init_budget=-1)
-    searcher = llmatic(candidates, propose, centroids=grid(7, 7), batch=12, rules=rules)
+    searcher = llmatic(candidates, propose, centroids=grid(7, 7), batch=12)
     search = close(without_repeats(searcher), CellJudge(table))
     *_, (_, state, _) = trail = list(run_host(search, jax.random.key(2), 12))
     reasons = np.concatenate([info["measured"].failure for *_, info in trail])

@@ -60,7 +60,7 @@ class Heard:
         return self.speak(request)
 
     def tuner(self):
-        def tune(state, sources):
+        def tune(state, key, sources):
             self.tuned.append(sources)
             return state + 1
 
@@ -68,7 +68,7 @@ class Heard:
             self.states.append(int(state))
             return self.write
 
-        return Tuner(lambda: jnp.int32(0), tune, proposer)
+        return Tuner(lambda key: jnp.int32(0), tune, proposer)
 
 
 def search(settings, tuner, seeds=SEEDS):

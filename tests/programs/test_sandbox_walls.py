@@ -8,10 +8,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from jaxnas.programs.sandbox.program import Task
 
 from jaxnas.programs.sandbox import isolation, processes, seccomp
 from jaxnas.programs.sandbox.pool import Limits, Pool
-from jaxnas.programs.sandbox.program import Task
 
 GOOD = """
 import flax.linen as nn
@@ -131,6 +131,20 @@ EXITS = {
 @pytest.mark.parametrize("name", EXITS)
 def test_what_ends_its_process_has_crashed(attempt, name):
     assert attempt(EXITS[name]).failure in {"crash", "import", "shape"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "jax.pure_callback(lambda x: x, x, x)",
+        "jax.experimental.io_callback(lambda x: x, x, x)",
+        "(jax.debug.print('{}', x), x)[1]",
+        "jax.ffi.ffi_call('unknown', jax.ShapeDtypeStruct(x.shape, x.dtype))(x)",
+    ],
+)
+def test_programs_that_call_the_host_are_forbidden(attempt, call):
+    source = f"import jax, jax.experimental\n{IN_CALL.format(f'        x = {call}')}"
+    assert attempt(source).failure == "forbidden"
 
 
 @pytest.mark.parametrize(
