@@ -7,7 +7,6 @@ frozen at its first non-finite loss and scores `-inf`.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -110,21 +109,6 @@ def fit_exported(
     ]
     joined = {f: np.concatenate([getattr(g, f) for g in groups])[:n] for f in Trained._fields}
     return Trained(**{**joined, "steps": groups[0].steps})
-
-
-def fit_several(candidates: Sequence[Programs], together: int, **arguments: Any) -> list[Trained]:
-    """Trains several candidates at once, each as `fit_exported` does, which see the same batches.
-
-    Their programs differ, so they cannot be one program; but a device can work on several, and
-    while one is compiled the others train.
-
-    Args:
-      candidates: of any shapes.
-      together: how many at a time.
-      **arguments: of `fit_exported`.
-    """
-    with ThreadPoolExecutor(together) as threads:
-        return list(threads.map(lambda programs: fit_exported(programs, **arguments), candidates))
 
 
 def _check(seeds: Sequence[int], rates: Sequence[float], steps: int, every: int, way: str) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 from jax.export import Exported, deserialize
 
+PARTS = {"init", "step", "evaluate"}
 # Linear algebra that initialisers and normalisations are made of; by names on CPU, CUDA and TPU.
 HARMLESS = re.compile(
     r"lapack_\w+_ffi|cusolver_\w+_ffi|cu_lu_pivots_to_permutation|cu_threefry2x32_ffi"
@@ -45,6 +46,10 @@ class Programs(NamedTuple):
     eval_batch: int
 
 
+class Refused(ValueError):  # noqa: N818 - it is a verdict on a program, not an error of ours
+    """A program may do more than compute, or is none."""
+
+
 def opened(programs: Mapping[str, bytes]) -> Programs:
     """Reads and checks the three functions of a candidate.
 
@@ -52,18 +57,22 @@ def opened(programs: Mapping[str, bytes]) -> Programs:
       programs: `init`, `step` and `evaluate` as bytes of `jax.export`.
 
     Raises:
-      ValueError: if one is missing, may do more than compute, or does not fit the others.
+      Refused: if one is missing, may do more than compute, or does not fit the others.
     """
-    missing = {"init", "step", "evaluate"} - set(programs)
-    if missing:
-        raise ValueError(f"`programs` must hold init, step and evaluate, but lacks {missing}.")
-    init, step, evaluate = (
-        deserialize(bytearray(programs[name])) for name in ("init", "step", "evaluate")
-    )
-    for name, program in (("init", init), ("step", step), ("evaluate", evaluate)):
-        if objection := refusal(program):
-            raise ValueError(f"`programs` must only compute, but {name} {objection}.")
-    return _fitting(init, step, evaluate)
+    if missing := PARTS - set(programs):
+        raise Refused(f"`programs` must hold init, step and evaluate, but lacks {missing}.")
+    try:
+        parts = {name: deserialize(bytearray(programs[name])) for name in sorted(PARTS)}
+        objections = {name: refusal(program) for name, program in parts.items()}
+        fitting = _fitting(parts["init"], parts["step"], parts["evaluate"])
+    except Refused:
+        raise
+    except Exception as error:  # whatever reading what is none may raise
+        raise Refused(f"`programs` must be of `jax.export`, but cannot be read: {error}") from None
+    for name, objection in objections.items():
+        if objection:
+            raise Refused(f"`programs` must only compute, but {name} {objection}.")
+    return fitting
 
 
 def refusal(program: Exported) -> str | None:
@@ -98,10 +107,10 @@ def _fitting(init: Exported, step: Exported, evaluate: Exported) -> Programs:
     }
     for what, (found, wanted) in expected.items():
         if _plain(found) != _plain(wanted):
-            raise ValueError(f"`programs` must agree, but {what} is {found}, not {wanted}.")
+            raise Refused(f"`programs` must agree, but {what} is {found}, not {wanted}.")
     trees = [(init, (0,)), (step, (state, 0, 0, 0, 0)), (evaluate, (state, 0))]
     if any(p.in_tree != jax.tree.structure((tuple(args), {})) for p, args in trees):
-        raise ValueError("`programs` must take (key), (state, x, y, key, rate) and (state, x).")
+        raise Refused("`programs` must take (key), (state, x, y, key, rate) and (state, x).")
     return Programs(init, step, evaluate, runs[0] if runs else 0, x.shape[0], logits.shape[-2])
 
 
