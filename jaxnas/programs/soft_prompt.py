@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from jaxnas.llm.decoding import bucket
 from jaxnas.llm.pretrained import Model
 from jaxnas.llm.tokens import END, chat, encode
-from jaxnas.nn.lm import LM
+from jaxnas.nn.lm import LM, run
 
 
 class SoftPrompt(NamedTuple):
@@ -127,7 +127,7 @@ def text_loss(
         hidden, _ = module.read(jnp.concatenate([before, x], axis=1))
         return module.logits(hidden[:, len(vectors) - 1 : -1])
 
-    scores = module.apply({"params": params}, method=logits)
+    scores = run(module, params, logits)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, tokens)
     return (losses * wanted).sum()
 
@@ -154,7 +154,7 @@ def _stepper(
         total = jax.lax.scan(add, zero, parts)[0]
         loss, gradient = jax.tree.map(lambda x: x / wanted.sum(), total)
         change, memory = update.update(gradient, memory, vectors)
-        return (vectors + change, memory), loss
+        return (jax.tree.map(jnp.add, vectors, change), memory), loss
 
     return step
 
