@@ -1,0 +1,150 @@
+"""Layers that read probes into features, and features back into probes, one for each kind.
+
+Velickovic et al., ICML 2022, arXiv:2205.15659, and Ibarz et al., LoG 2022, arXiv:2209.11142: a
+linear layer reads each input and hint, and the sums over all of a place are the features of nodes,
+edges and graph. Linear layers on the features predict each hint and output. In a pointer, a node
+and what it could point to meet under a maximum; a permutation is made doubly stochastic by Sinkhorn
+normalisation (Mena et al., ICLR 2018), in training with Gumbel noise.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from jaxnas.data.clrs_probes import POINTERS, Probe
+from jaxnas.programs.gmpnn import linear
+
+TEMPERATURE = 0.1
+STEPS = 10
+
+
+class Features(NamedTuple):
+    """What is known at the three places.
+
+    Attributes:
+      nodes: [B, N, D].
+      edges: [B, N, N, E].
+      graph: [B, G].
+    """
+
+    nodes: Array
+    edges: Array
+    graph: Array
+
+
+class Encoder(nn.Module):
+    """Adds what a probe says to the features of its place.
+
+    Attributes:
+      probe: whose values it reads.
+      hidden: number of features.
+    """
+
+    probe: Probe
+    hidden: int
+
+    @nn.compact
+    def __call__(self, value: Float[Array, "B ..."], features: Features) -> Features:
+        """Features with this probe's added: pairs of nodes hear of pointers.
+
+        Args:
+          value: with pointers as weights of all nodes, [B, ..., N].
+          features: so far.
+        """
+        place, kind = self.probe.place, self.probe.kind
+        x = value if kind == "categorical" else value[..., None]
+        if place == "edge" and kind == "pointer":
+            # An edge hears how often it is pointed at, and by whom. (Means come before layers:
+            # those are linear, and a node fewer is fast.)
+            read = self._linear(x.mean(1)) + self._linear(x.mean(2))
+            return features._replace(edges=features.edges + read)
+        read = self._linear(x)
+        if place == "edge" or (place == "node" and kind in POINTERS):
+            return features._replace(edges=features.edges + read)
+        if place == "node" or kind == "pointer":
+            return features._replace(nodes=features.nodes + read)
+        return features._replace(graph=features.graph + read)
+
+    def _linear(self, x: Array) -> Array:
+        layer = linear(self.hidden)
+        if (self.probe.stage, self.probe.kind) == ("hint", "scalar"):
+            # Predicted numbers come back: they start small.
+            layer = layer.clone(kernel_init=_small)
+        return layer(x)
+
+
+class Decoder(nn.Module):
+    """Predicts a probe.
+
+    Attributes:
+      probe: what is predicted.
+      hidden: number of features within.
+    """
+
+    probe: Probe
+    hidden: int
+
+    @nn.compact
+    def __call__(self, features: Features, key: Key[Array, ""] | None = None) -> Array:
+        """Logits, or numbers of a scalar; of a permutation their logarithms.
+
+        Args:
+          features: what is known.
+          key: of the noise on a permutation, in training.
+        """
+        size = self.hidden if self.probe.kind in POINTERS else self.probe.classes or 1
+        if self.probe.place == "graph":
+            return self._graph(features)
+        predict = self._edges if self.probe.place == "edge" else self._nodes
+        predicted = predict(features, size)
+        if self.probe.kind == "permutation_pointer":
+            return log_sinkhorn(predicted, STEPS, key)
+        return predicted if self.probe.classes else predicted[..., 0] if size == 1 else predicted
+
+    def _nodes(self, features: Features, size: int) -> Array:
+        if self.probe.kind not in POINTERS:
+            return linear(size)(features.nodes)
+        own, other = linear(size)(features.nodes), linear(size)(features.nodes)
+        pair = other[:, :, None] + linear(size)(features.edges)
+        # The edge from j to i says whether i points to j.
+        return linear(1)(jnp.maximum(own[:, :, None], pair.swapaxes(1, 2)))[..., 0]
+
+    def _edges(self, features: Features, size: int) -> Array:
+        first, second = linear(size)(features.nodes), linear(size)(features.nodes)
+        pair = first[:, :, None] + second[:, None] + linear(size)(features.edges)
+        if self.probe.kind != "pointer":
+            return pair
+        target = linear(size)(features.nodes)
+        return linear(1)(jnp.maximum(pair[:, :, :, None], target[:, None, None]))[..., 0]
+
+    def _graph(self, features: Features) -> Array:
+        size = self.probe.classes or 1
+        told = linear(size)(features.nodes.max(1)) + linear(size)(features.graph)
+        if self.probe.kind == "pointer":
+            return told + linear(1)(features.nodes)[..., 0]
+        return told if self.probe.classes else told[..., 0]
+
+
+def log_sinkhorn(
+    logits: Float[Array, "*B N N"], steps: int, key: Key[Array, ""] | None = None
+) -> Float[Array, "*B N N"]:
+    """Logarithms of a doubly stochastic matrix with an empty diagonal.
+
+    Args:
+      logits: of row i pointing to column j.
+      steps: times that rows and columns are normalised in turn.
+      key: of Gumbel noise on the logits; none without.
+    """
+    if key is not None:
+        logits = logits + jax.random.gumbel(key, logits.shape)
+    x = logits / TEMPERATURE - 1e6 * jnp.eye(logits.shape[-1])
+    for _ in range(steps):
+        x = nn.log_softmax(nn.log_softmax(x, axis=-1), axis=-2)
+    return x
+
+
+def _small(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    return jax.random.truncated_normal(key, -2, 2, shape, dtype) / jnp.sqrt(shape[1])
