@@ -1,6 +1,6 @@
 """What is searched (`Problem`), who proposes (`Searcher`), what runs (`Search`).
 
-Axis letters used throughout: `N` candidates in a batch, `S` seeds.
+Axis letters used throughout: `N` candidates in a batch, `P` parents of each, `S` seeds.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,13 @@ class Asked(NamedTuple):
       genotypes: pytree whose leaves start with the candidate axis `N`.
       budget: `[N]` total units each candidate may have cost once measured, in the problem's own
         unit of cost; `-1` means all it takes.
+      parents: `[N, P]` what each was made from: serial numbers, counted from 1 over everything
+        that this search has asked for, in order; 0 for none. `None` where nobody keeps count.
     """
 
     genotypes: PyTree
     budget: Int[Array, " N"]
+    parents: Int[Array, "N P"] | None = None
 
 
 class Measured(NamedTuple):

@@ -75,12 +75,15 @@ def regularized_evolution(
         key_draw, key_mutate = jax.random.split(key)
         drawn = jax.random.randint(key_draw, (batch, tournament), 0, population)
         winner = jnp.argmax(state.fitness[drawn], axis=1)
-        parents = _take(state.genotypes, drawn[jnp.arange(batch), winner])
+        chosen = drawn[jnp.arange(batch), winner]
+        parents = _take(state.genotypes, chosen)
         children = jax.vmap(mutate)(jax.random.split(key_mutate, batch), parents)
         founders = _take(state.genotypes, slots(state))
         young = state.age < population
         asked = jax.tree.map(lambda a, b: jnp.where(young, a, b), founders, children)
-        return Asked(asked, jnp.full(batch, -1, jnp.int32)), state
+        serial = state.age - (state.age - 1 - chosen) % population  # of who lives in that slot
+        born_of = jnp.where(young, 0, serial)[:, None]
+        return Asked(asked, jnp.full(batch, -1, jnp.int32), born_of), state
 
     def tell(state: State, asked: Asked, measured: Measured) -> State:
         slot = slots(state)

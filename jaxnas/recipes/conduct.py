@@ -120,6 +120,8 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
     steps = sum(leg.steps for leg in legs)
     with run:
         run.put_meta(**system.labels)
+        if system.attach:
+            system.attach(run)
         shown: Display | None = progress(steps, run.config["recipe"]) if progress else None
         driven = drive(
             run,

@@ -12,6 +12,7 @@ from jaxnas.cells.trained import Trained
 from jaxnas.core import Asked, Leg, Problem
 from jaxnas.recipes.search_spaces import Notation, SearchSpace, connected
 from jaxnas.runs.rows import Curve, Result
+from jaxnas.runs.store import Run
 
 
 class System(NamedTuple):
@@ -32,6 +33,8 @@ class System(NamedTuple):
       failures: reasons that the searched problem counts, see `Measured.failure`.
       trace: `(extra of one judged genotype) -> points` of the curve of its training, or `None`.
       notes: `(state, leaves [S, ...]) -> ` facts for the ledger that are known in the end.
+      attach: `(run) -> None`, told of the run, open for writing, before the search starts or goes
+        on, so that what happens outside the search (calls of a model) finds its folder.
     """
 
     legs: Sequence[Leg]
@@ -47,6 +50,7 @@ class System(NamedTuple):
     failures: tuple[str, ...] = ()
     trace: Callable[[Any], dict[str, list[float]]] | None = None
     notes: Callable[[PyTree], dict[str, Any]] | None = None
+    attach: Callable[[Run], None] | None = None
 
 
 class Judged(NamedTuple):

@@ -4,6 +4,7 @@
 JAX, so it is imported from its own file.
 """
 
+from jaxnas.runs.calls import Call as Call, Spent as Spent, spent as spent
 from jaxnas.runs.ledger import BrokenRunError as BrokenRunError, RunLockedError as RunLockedError
 from jaxnas.runs.rows import (
     Candidate as Candidate,

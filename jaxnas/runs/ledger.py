@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxnas.runs.calls import Call
 from jaxnas.runs.rows import TABLES, to_json
 
 SCHEMA = 1
@@ -16,6 +17,7 @@ _COLUMNS = {
     "results": 5,
     "curves": 3,
     "meta": 2,
+    "calls": 1 + len(Call._fields),
 }
 
 

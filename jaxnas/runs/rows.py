@@ -60,7 +60,7 @@ class Candidate(NamedTuple):
       fitness: higher is better; `None` for one that could not be built or diverged.
       cost: what the measurement was charged.
       failure: why there is no fitness.
-      parents: where it came from.
+      parents: serial numbers of what it was made from, divided by spaces, see `Asked.parents`.
       source: program text, where candidates are programs.
     """
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from jaxnas.runs import ledger
+from jaxnas.runs import calls, ledger
 from jaxnas.runs.ledger import BrokenRunError, RunLockedError
 from jaxnas.runs.rows import Candidate, Curve, Result, Snapshot, Step, finite, to_json
 
@@ -137,10 +137,19 @@ class Run:
             ledger.write(db, "meta", facts, replace=True)
 
     def rewind(self, step: int) -> None:
-        """Forgets what was recorded after `step`."""
+        """Forgets what was recorded after `step`; calls stay, since they are paid for."""
         with self._write() as db:
             for table in ("steps", "snapshots", "candidates"):
                 db.execute(f"DELETE FROM {table} WHERE step > ?", [step])
+
+    def put_calls(self, rows: Iterable[calls.Call]) -> None:
+        """Adds attempts to ask a language model, at once, whatever becomes of the chunk under way.
+
+        May be called from any thread while the run is open for writing.
+        """
+        with self._write() as db:
+            db.execute(calls.TABLE)
+            ledger.write(db, "calls", ((None, *row) for row in rows))
 
     def put_results(self, results: Iterable[Result]) -> None:
         """Adds or replaces judged cells, one for each kind and seed."""
@@ -206,6 +215,13 @@ class Run:
         query = "SELECT COUNT(*), COUNT(DISTINCT genotype) FROM candidates"
         ((measured, distinct),) = ledger.read(self._path, query)
         return measured, distinct
+
+    def calls(self) -> list[calls.Call]:
+        """All attempts to ask a language model, in the order in which they ended."""
+        if not ledger.read(self._path, "SELECT 1 FROM sqlite_master WHERE name = 'calls'"):
+            return []
+        rows = ledger.read(self._path, "SELECT * FROM calls ORDER BY id")
+        return [calls.Call(*row[1:]) for row in rows]
 
     def results(self) -> list[Result]:
         """All judged cells, by kind and seed."""

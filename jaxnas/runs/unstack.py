@@ -4,7 +4,7 @@ Letters: `T` steps in the chunk, `S` seeds, `N` candidates a step.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,17 +97,26 @@ def _candidates(
     places = itertools.product(steps, range(shape[1]), range(shape[2]))
     scores = zip(_finite(measured.fitness), _finite(measured.cost), strict=True)
     codes = itertools.repeat(0) if measured.failure is None else measured.failure.reshape(-1)
+    columns = zip(places, texts, scores, codes, _parents(asked.parents), strict=False)
     return [
-        Candidate(
-            *place, text, fitness, cost, _why(int(code), failures) if fitness is None else None
-        )
-        for place, text, (fitness, cost), code in zip(places, texts, scores, codes, strict=False)
+        Candidate(*place, text, fitness, cost, _why(fitness, int(code), failures), parents)
+        for place, text, (fitness, cost), code, parents in columns
         if text
     ]
 
 
-def _why(code: int, failures: Sequence[str]) -> str:
+def _why(fitness: float | None, code: int, failures: Sequence[str]) -> str | None:
+    if fitness is not None:
+        return None
     return failures[code] if 0 < code < len(failures) else "non-finite"
+
+
+def _parents(serials: Any) -> Iterable[str | None]:
+    """The parents of one candidate after another as text; `None` for those without any."""
+    if serials is None:
+        return itertools.repeat(None)
+    rows = np.asarray(serials).reshape(-1, serials.shape[-1]).tolist()
+    return (" ".join(str(serial) for serial in row if serial) or None for row in rows)
 
 
 def _finite(leaf: Any) -> list[Any]:

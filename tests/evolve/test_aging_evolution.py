@@ -53,12 +53,13 @@ def test_every_candidate_is_the_one_a_queue_would_have_made(problem, batch):
     key, steps = jax.random.key(5), 80 // batch
     search = close(regularized_evolution(problem.sample, problem.mutate, **settings), problem)
     state, info = run_scan(search, key, steps)
-    history, alive = replay(problem, key, steps=steps, **settings)
+    history, alive, parents = replay(problem, key, steps=steps, **settings)
 
     names, fitness = (np.array(column) for column in zip(*history, strict=True))
     asked = np.asarray(info["asked"].genotypes)
     np.testing.assert_array_equal(asked.reshape(-1, asked.shape[-1]), names)
     np.testing.assert_allclose(info["measured"].fitness.ravel(), fitness, rtol=1e-6)
+    np.testing.assert_array_equal(info["asked"].parents.ravel(), parents)
     np.testing.assert_array_equal(search.best(state), names[fitness.argmax()])
     oldest = int(state.searcher.age) % 8
     living = np.roll(state.searcher.genotypes, -oldest, axis=0)

@@ -16,8 +16,10 @@ def aging_evolution(
     mutate: Callable[[int, int, Any], Any],
     evaluate: Callable[[int, list[Any]], list[float]],
     batch: int,
-) -> tuple[list[tuple[Any, float]], list[tuple[Any, float]]]:
-    """Everybody who ever lived, in order of birth, and those alive at the end, oldest first.
+) -> tuple[list[tuple[Any, float]], list[tuple[Any, float]], list[int]]:
+    """Everybody who ever lived, in order of birth, those alive at the end, oldest first, and parents.
+
+    A parent is named by its birth, counted from 1; founders have parent 0.
 
     Args:
       founders: the first `P` genotypes.
@@ -28,19 +30,23 @@ def aging_evolution(
     """
     population: deque[tuple[Any, float]] = deque()
     history: list[tuple[Any, float]] = []
+    parents: list[int] = []
     size = len(founders)
     for step, tournaments in enumerate(draws):
         births = step * batch
         if births < size:
             born = list(founders[births : births + batch])
+            parents += [0] * batch
         else:
             born = []
             for child, slots in enumerate(tournaments):
-                best = None
+                best = parent = None
                 for slot in slots:
-                    rival = population[(slot - births) % size]
+                    place = (slot - births) % size
+                    rival = population[place]
                     if best is None or rival[1] > best[1]:
-                        best = rival
+                        best, parent = rival, births - size + place + 1
+                parents.append(parent)
                 born.append(mutate(step, child, best[0]))
         newcomers = list(zip(born, evaluate(step, born), strict=True))
         for newcomer in newcomers:
@@ -48,4 +54,4 @@ def aging_evolution(
                 population.popleft()
             population.append(newcomer)
         history.extend(newcomers)
-    return history, list(population)
+    return history, list(population), parents

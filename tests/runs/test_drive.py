@@ -293,6 +293,15 @@ def test_genotypes_of_several_leaves_reach_to_text_whole():
     assert found[7] == Candidate(2, 0, 1, "7:[14, 15]", 0.0, 1.0)
 
 
+def test_parents_are_recorded_as_the_numbers_that_are_not_zero():
+    parents = np.array([[[[0, 0]], [[0, 0]]], [[[1, 0]], [[2, 17]]]])  # two steps, two seeds
+    asked = Asked(np.zeros((2, 2, 1)), np.zeros((2, 2, 1)), parents)
+    measured = Measured(np.array([[[1.0], [1.0]], [[1.0], [-np.inf]]]), np.ones((2, 2, 1)))
+    found = unstack({"asked": asked, "measured": measured}, 2, str, ("", "time")).candidates
+    assert [row.parents for row in found] == [None, None, "1", "2 17"]
+    assert [row.failure for row in found] == [None, None, None, "non-finite"]
+
+
 def test_recording_many_seeds_takes_seconds_not_minutes():
     shape = (50, 1000, 1)
     genotypes = np.random.default_rng(0).integers(0, 5, (*shape, 6)).astype(np.int8)

@@ -1,0 +1,123 @@
+r"""Who writes programs: a language model, or random edits of a parent in its place.
+
+Example:
+    >>> from jaxnas.llm import scripted
+    >>> from jaxnas.programs.proposer import Proposal, from_client
+    >>> write = from_client(scripted(["\n    pass\n"]), begun="class Model:")
+    >>> write([Proposal([{"role": "user", "content": "class Model:"}], [], 0.6, seed=1)])
+    ['class Model:\n    pass\n']
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+
+from jaxnas.llm import Client, Completion, ask_all, extract
+from jaxnas.programs.edits import edited
+from jaxnas.programs.page import spoilt
+from jaxnas.programs.proposal import Proposal as Proposal, Proposer as Proposer
+
+USUAL_IMPORTS = {
+    "jax": "import jax",
+    "jnp": "import jax.numpy as jnp",
+    "nn": "import flax.linen as nn",
+    "lax": "from jax import lax",
+    "math": "import math",
+    "partial": "from functools import partial",
+}
+_BLOCK = re.compile(r"^```\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
+_GOES_ON = re.compile(
+    r"""[ \t]+(?=[@\w"'#])(?!class\b|import\b|from\b)|@nn\.compact|def\s+(__call__|setup)\b"""
+)
+_FUTURES = re.compile(r"(from __future__ .*\n)*")
+
+
+def from_client(
+    client: Client, *, wanted: str | None = None, max_tokens: int = 512, begun: str = ""
+) -> Proposer:
+    """Programs by a language model, all proposals of a batch under way at once.
+
+    Args:
+      client: what is asked, one request for each proposal.
+      wanted: name of the class; by default what `llm.extract` takes for the network.
+      max_tokens: the most tokens of a reply.
+      begun: the line of the program that prompts end with, if they end within it. A reply may go
+        on from there or begin again.
+
+    Returns:
+      The proposer. Imports that replies tend to forget are put before their programs.
+
+    Raises:
+      ModelError: by the proposer, if the model does not answer even after all attempts.
+      BudgetError: likewise, if the budget is spent.
+    """
+
+    def propose(proposals: Sequence[Proposal]) -> list[str]:
+        calls = [
+            client.complete(
+                p.messages, temperature=p.temperature, max_tokens=max_tokens, seed=p.seed
+            )
+            for p in proposals
+        ]
+        sources = []
+        for done in ask_all(calls):
+            if not isinstance(done, Completion):
+                raise done
+            reply = done.replies[0]
+            sources.append(program(reply.text, wanted, begun=begun, finish=reply.finish))
+        return sources
+
+    return propose
+
+
+def random_edits(most: int = 3) -> Proposer:
+    """One to `most` random edits of the first parent: what a language model has to beat."""
+
+    def propose(proposals: Sequence[Proposal]) -> list[str]:
+        return [edited(p.parents[0], p.seed, most=most) for p in proposals]
+
+    return propose
+
+
+def program(reply: str, wanted: str | None, *, begun: str = "", finish: str = "stop") -> str:
+    """The program in a reply, or the reply `spoilt` where there is none.
+
+    Args:
+      reply: what a model wrote.
+      wanted: see `from_client`.
+      begun: likewise.
+      finish: why the reply ended.
+    """
+    readings = _readings(reply, begun, finish)
+    codes = [extract(text, wanted, finish=ended) for text, ended in readings]
+    found = next((code.source for code in codes if code.source), None)
+    return with_imports(found) if found else spoilt(reply, codes[-1].message)
+
+
+def _readings(reply: str, begun: str, finish: str) -> list[tuple[str, str]]:
+    """A reply as a program that goes on where the prompt ended, if it can be, and as a whole one."""
+    whole, block = (reply, finish), _BLOCK.search(reply)
+    more = (block[1] if block else reply).strip("\n")
+    if not (begun and _GOES_ON.match(more)):
+        return [whole]
+    # Servers strip the spaces that a reply begins with; and a model that goes on does not stop at
+    # the end of the class, but writes the next example.
+    indented = more if more[0].isspace() else f"    {more}"
+    body, *rest = re.split(r"\n(?=[^\s#])", indented, maxsplit=1)
+    return [(f"{begun}\n{body}\n", "stop" if rest else finish), whole]
+
+
+def with_imports(source: str) -> str:
+    """A program with the usual imports it uses and has not."""
+    tree = ast.parse(source)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    bound = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    missing = [f"{line}\n" for name, line in USUAL_IMPORTS.items() if name in names - bound]
+    first = _FUTURES.match(source)
+    end = first.end() if first else 0
+    return source[:end] + "".join(missing) + source[end:]

@@ -1,0 +1,100 @@
+"""The model a recipe asks: who answers, what is kept, what is counted."""
+
+import pytest
+
+from jaxnas.llm import BudgetError, Completion, ModelError, ask_all, scripted
+from jaxnas.recipes import llm
+from jaxnas.recipes.llm import HOW, ModelConfig, connect
+from jaxnas.runs import create
+
+ASK = [{"role": "user", "content": "A network?"}]
+SERVED = ModelConfig(base_url="http://127.0.0.1:9/v1", model="m")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """An endpoint that numbers its replies, and what it was opened with."""
+    opened, served = [], []
+
+    def speak(request):
+        served.append(request)
+        return f"reply {len(served)}"
+
+    def endpoint(base_url, model, **options):
+        opened.append((base_url, model, options))
+        return scripted(speak, model=model)
+
+    monkeypatch.setattr(llm, "endpoint", endpoint)
+    return opened, served
+
+
+def say(line, **fields):
+    (done,) = ask_all([line.client.complete(ASK, **fields)])
+    return done.replies[0].text if isinstance(done, Completion) else done
+
+
+def test_without_a_model_three_lines_say_how_to_give_one():
+    for config in (ModelConfig(), ModelConfig(model="m"), ModelConfig(base_url="http://h/v1")):
+        with pytest.raises(ValueError, match="No language model") as error:
+            connect(config)
+        assert str(error.value) == HOW
+    assert len(HOW.splitlines()) == 4
+    assert all(word in HOW for word in ("base_url", "model", "jaxnas[local]", "replay"))
+
+
+def test_an_endpoint_is_opened_by_its_settings_and_the_name_of_its_key(server):
+    config = ModelConfig(base_url="http://h/v1", model="m", key_env="MY_KEY", timeout=7.0)
+    assert say(connect(config)) == "reply 1"
+    assert server[0] == [("http://h/v1", "m", {"key_env": "MY_KEY", "timeout": 7.0})]
+
+
+def test_replies_and_calls_are_kept_in_the_run_and_not_asked_again(server, tmp_path):
+    with create(tmp_path / "run", {}) as run:
+        line = connect(SERVED)
+        line.attach(run)
+        assert [say(line, seed=1), say(line, seed=2)] == ["reply 1", "reply 2"]
+        again = connect(SERVED)
+        again.attach(run)
+        assert say(again, seed=1) == "reply 1"
+        assert [call.outcome for call in run.calls()] == ["ok"] * 3
+    assert len(server[1]) == 2
+    replayed = connect(ModelConfig(replay=str(tmp_path / "run" / "replies.jsonl")))
+    assert replayed.client.model == "m"
+    assert [say(replayed, seed=1), say(replayed, seed=2)] == ["reply 1", "reply 2"]
+    assert len(server[1]) == 2
+
+
+def test_a_recording_elsewhere_is_used_by_its_name(server, tmp_path):
+    kept = tmp_path / "kept" / "all.jsonl"
+    line = connect(ModelConfig(base_url="http://h/v1", model="m", record=str(kept)))
+    with create(tmp_path / "run", {}) as run:
+        line.attach(run)
+        assert say(line) == "reply 1"
+        assert not (run.folder / "replies.jsonl").exists()
+    assert "reply 1" in kept.read_text()
+
+
+def test_what_a_run_has_spent_counts_when_it_goes_on(server, tmp_path):
+    config = ModelConfig(base_url="http://h/v1", model="m", requests=2)
+    with create(tmp_path / "run", {}) as run:
+        first = connect(config)
+        first.attach(run)
+        assert say(first, seed=1) == "reply 1"
+        second = connect(config)
+        second.attach(run)
+        assert say(second, seed=2) == "reply 2"
+        assert isinstance(say(second, seed=3), BudgetError)
+
+
+def test_money_needs_prices(server):
+    spent = {"base_url": "http://h/v1", "model": "m", "money": 1e-6}
+    with pytest.raises(ValueError, match="`prices`"):
+        connect(ModelConfig(**spent))
+    line = connect(ModelConfig(**spent, price_prompt=1.0, price_completion=2.0))
+    assert isinstance(say(line), BudgetError)
+
+
+def test_a_server_that_fails_is_asked_again(monkeypatch):
+    lines = [ModelError("limited", "busy", status=429, retry_after=0.0), "here"]
+    monkeypatch.setattr(llm, "endpoint", lambda *_, **__: scripted(lines))
+    assert say(connect(SERVED)) == "here"
