@@ -7,7 +7,7 @@ and what it could point to meet under a maximum; a permutation is made doubly st
 normalisation (Mena et al., ICLR 2018), in training with Gumbel noise.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,8 @@ class Encoder(nn.Module):
         place, kind = self.probe.place, self.probe.kind
         x = value if kind == "categorical" else value[..., None]
         if place == "edge" and kind == "pointer":
-            # An edge hears how often it is pointed at, and by whom. (Means come before layers:
-            # those are linear, and a node fewer is fast.)
+            # Edges share a node with the edge that points. The published code takes these means
+            # after the layers: the same, since those are linear, on a hundred times more numbers.
             read = self._linear(x.mean(1)) + self._linear(x.mean(2))
             return features._replace(edges=features.edges + read)
         read = self._linear(x)
@@ -69,11 +69,9 @@ class Encoder(nn.Module):
         return features._replace(graph=features.graph + read)
 
     def _linear(self, x: Array) -> Array:
-        layer = linear(self.hidden)
-        if (self.probe.stage, self.probe.kind) == ("hint", "scalar"):
-            # Predicted numbers come back: they start small.
-            layer = layer.clone(kernel_init=_small)
-        return layer(x)
+        # Predicted numbers come back: their weights are as if they were many.
+        back = (self.probe.stage, self.probe.kind) == ("hint", "scalar")
+        return linear(self.hidden, inputs=self.hidden if back else None)(x)
 
 
 class Decoder(nn.Module):
@@ -95,14 +93,13 @@ class Decoder(nn.Module):
           features: what is known.
           key: of the noise on a permutation, in training.
         """
-        size = self.hidden if self.probe.kind in POINTERS else self.probe.classes or 1
-        if self.probe.place == "graph":
-            return self._graph(features)
-        predict = self._edges if self.probe.place == "edge" else self._nodes
-        predicted = predict(features, size)
-        if self.probe.kind == "permutation_pointer":
+        kind, classes = self.probe.kind, self.probe.classes
+        places = {"node": self._nodes, "edge": self._edges, "graph": self._graph}
+        size = self.hidden if kind in POINTERS else classes or 1
+        predicted = places[self.probe.place](features, size)
+        if kind == "permutation_pointer":
             return log_sinkhorn(predicted, STEPS, key)
-        return predicted if self.probe.classes else predicted[..., 0] if size == 1 else predicted
+        return predicted if classes or kind in POINTERS else predicted[..., 0]
 
     def _nodes(self, features: Features, size: int) -> Array:
         if self.probe.kind not in POINTERS:
@@ -120,12 +117,12 @@ class Decoder(nn.Module):
         target = linear(size)(features.nodes)
         return linear(1)(jnp.maximum(pair[:, :, :, None], target[:, None, None]))[..., 0]
 
-    def _graph(self, features: Features) -> Array:
-        size = self.probe.classes or 1
+    def _graph(self, features: Features, size: int) -> Array:
+        size = 1 if self.probe.kind == "pointer" else size
         told = linear(size)(features.nodes.max(1)) + linear(size)(features.graph)
         if self.probe.kind == "pointer":
             return told + linear(1)(features.nodes)[..., 0]
-        return told if self.probe.classes else told[..., 0]
+        return told
 
 
 def log_sinkhorn(
@@ -144,7 +141,3 @@ def log_sinkhorn(
     for _ in range(steps):
         x = nn.log_softmax(nn.log_softmax(x, axis=-1), axis=-2)
     return x
-
-
-def _small(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    return jax.random.truncated_normal(key, -2, 2, shape, dtype) / jnp.sqrt(shape[1])

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.initializers import constant
 from jaxtyping import Array, Float
 
 # A function of (z, edge features, graph features, number of triplet features, size of messages).
@@ -67,7 +68,7 @@ class TripletGMPNN(nn.Module):
         return gate * new + (1 - gate) * state, nn.relu(told(z, edges, graph))
 
     def _linear(self, name: str, x: Array, bias: float = 0.0) -> Array:
-        return linear(self.hidden, name, bias)(x)
+        return linear(self.hidden, name, bias=bias)(x)
 
 
 class _Messages(nn.Module):
@@ -90,17 +91,20 @@ class _Messages(nn.Module):
         return told
 
 
-def linear(features: int, name: str | None = None, bias: float = 0.0) -> nn.Dense:
+def linear(
+    features: int, name: str | None = None, *, bias: float = 0.0, inputs: int | None = None
+) -> nn.Dense:
     """A dense layer with the initial weights of Haiku, in which the network was published.
 
     Args:
       features: of its output.
       name: of the layer.
       bias: initial.
+      inputs: by whose number the initial weights are scaled; `None` are those it has.
     """
-    return nn.Dense(features, kernel_init=_scaled, bias_init=nn.initializers.constant(bias), name=name)
 
+    def kernel(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        cut = jax.random.truncated_normal(key, -2, 2, shape, dtype)
+        return cut / jnp.sqrt(inputs or shape[0])
 
-def _scaled(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """A normal distribution cut at two deviations, which are one over the root of the inputs."""
-    return jax.random.truncated_normal(key, -2, 2, shape, dtype) / jnp.sqrt(shape[0])
+    return nn.Dense(features, kernel_init=kernel, bias_init=constant(bias), name=name)
