@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -54,10 +55,10 @@ class Examples(NamedTuple):
         lengths: Of each run's hints, in [1, T], int32 [B].
     """
 
-    inputs: dict[str, np.ndarray]
-    hints: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
-    lengths: np.ndarray
+    inputs: dict[str, Array]
+    hints: dict[str, Array]
+    outputs: dict[str, Array]
+    lengths: Array
 
 
 def lengths(algorithm: str, wanted: tuple[int, ...] = LENGTHS) -> tuple[int, ...]:
@@ -98,10 +99,8 @@ def examples(
         raise ValueError(f"{said} for {algorithm}, but they are {number} and {length}.")
     seeds = np.asarray(jax.random.key_data(key)).ravel()
     drawn = _drawn(algorithm, number, seeds, length=length, **_varied(algorithm))
-    found = _arranged(algorithm, drawn, steps)
     rng = np.random.RandomState(np.append(seeds, 1))  # a stream beside the sampler's
-    found.inputs["pos"] = _random_positions(rng, found.inputs["pos"])
-    return found
+    return _arranged(algorithm, drawn, steps, rng)
 
 
 def benchmark(algorithm: str) -> Examples:
@@ -115,7 +114,7 @@ def benchmark(algorithm: str) -> Examples:
     """
     spec(algorithm)  # says what there is
     number = TEST_EXAMPLES * MORE.get(algorithm, 1)
-    return _arranged(algorithm, _drawn(algorithm, number, TEST_SEED, length=TEST_LENGTH), 0)
+    return _arranged(algorithm, _drawn(algorithm, number, TEST_SEED, length=TEST_LENGTH))
 
 
 def _varied(algorithm: str) -> dict[str, Any]:
@@ -133,7 +132,9 @@ def _drawn(algorithm: str, number: int, seed: Any, **wanted: Any) -> Any:
     return sampler.next()
 
 
-def _arranged(algorithm: str, drawn: Any, steps: int) -> Examples:
+def _arranged(
+    algorithm: str, drawn: Any, steps: int = 0, rng: np.random.RandomState | None = None
+) -> Examples:
     """Permutations and constant predecessors where `clrs_probes` has them, hints padded."""
     probes = spec(algorithm)
     inputs, hints, outputs = (
@@ -151,17 +152,19 @@ def _arranged(algorithm: str, drawn: Any, steps: int) -> Examples:
         for name, hint in hints.items()
     }
     nodes = inputs["pos"].shape[1]
+    if rng is not None:
+        inputs["pos"] = _random_positions(rng, inputs["pos"])
     return Examples(
         _typed(inputs, staged(probes, "input"), nodes, 1),
         _typed(hints, staged(probes, "hint"), nodes, 2),
         _typed(outputs, staged(probes, "output"), nodes, 1),
-        drawn.features.lengths.astype(np.int32),
+        jnp.asarray(drawn.features.lengths, jnp.int32),
     )
 
 
 def _typed(
     arrays: dict[str, np.ndarray], probes: Spec, nodes: int, leading: int
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """What the probes say must be there, in their types and shapes."""
     typed = {}
     for probe in probes:
@@ -170,7 +173,7 @@ def _typed(
             raise DataError(
                 "dm-clrs", f"its `{probe.name}` is not as release {RELEASE} has it", REMEDY
             )
-        typed[probe.name] = array.astype(np.int32 if probe.kind in POINTERS else np.float32)
+        typed[probe.name] = jnp.asarray(array, jnp.int32 if probe.kind in POINTERS else jnp.float32)
     return typed
 
 
@@ -187,7 +190,7 @@ def _random_positions(rng: np.random.RandomState, positions: np.ndarray) -> np.n
     drawn = rng.uniform(size=positions.shape)
     stretch = np.cumsum(positions == 0, axis=1)
     order = np.lexsort((drawn, stretch))  # numbers sorted within their stretch, row by row
-    return np.take_along_axis(drawn, order, axis=1).astype(np.float32)
+    return np.take_along_axis(drawn, order, axis=1)
 
 
 def _samplers() -> ModuleType:

@@ -138,6 +138,8 @@ def log_sinkhorn(
     if key is not None:
         logits = logits + jax.random.gumbel(key, logits.shape)
     x = logits / TEMPERATURE - 1e6 * jnp.eye(logits.shape[-1])
-    for _ in range(steps):
-        x = nn.log_softmax(nn.log_softmax(x, axis=-1), axis=-2)
-    return x
+
+    def normalised(x: Array, _: None) -> tuple[Array, None]:
+        return nn.log_softmax(nn.log_softmax(x, axis=-1), axis=-2), None
+
+    return jax.lax.scan(normalised, x, length=steps)[0]

@@ -64,22 +64,31 @@ class TripletGMPNN(nn.Module):
         new = nn.LayerNorm(epsilon=1e-5, name="norm")(new)
         gate = nn.relu(self._linear("gate_node", z) + self._linear("gate_message", heard))
         gate = nn.sigmoid(self._linear("gate", gate, bias=GATE))
-        told = _Messages(self.triplets, self.triplet_features, self.hidden, name="triplets")
+        told = Messages(self.triplets, self.triplet_features, self.hidden, name="triplets")
         return gate * new + (1 - gate) * state, nn.relu(told(z, edges, graph))
 
     def _linear(self, name: str, x: Array, bias: float = 0.0) -> Array:
         return linear(self.hidden, name, bias=bias)(x)
 
 
-class _Messages(nn.Module):
-    """Holds the parameters of a triplet function."""
+class Messages(nn.Module):
+    """Holds the parameters of a triplet function.
+
+    Attributes:
+      triplets: the function.
+      features: of a triplet.
+      size: features of a message.
+    """
 
     triplets: Triplets
     features: int
     size: int
 
     @nn.compact
-    def __call__(self, z: Array, edges: Array, graph: Array) -> Array:
+    def __call__(
+        self, z: Float[Array, "B N Z"], edges: Float[Array, "B N N D"], graph: Float[Array, "B D"]
+    ) -> Float[Array, "B N N F"]:
+        """Its messages, if they are some."""
         told = self.triplets(z, edges, graph, self.features, self.size)
         wanted = edges.shape[:-1]
         if not hasattr(told, "shape") or told.shape[:-1] != wanted or told.ndim != 4:

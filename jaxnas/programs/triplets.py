@@ -14,13 +14,10 @@ program of its own, with the helpers it calls, under the one name that such a pr
 """
 
 import inspect
-from collections.abc import Sequence
+from types import FunctionType
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
-
-from jaxnas.programs.gmpnn import Triplets
 
 NAME = "get_triplet_msgs"
 STUB = f"def {NAME}(z, edge_fts, graph_fts, nb_triplet_fts, out_size):"
@@ -28,21 +25,24 @@ HEAD = "import jax.numpy as jnp\nfrom flax import linen as nn\n"
 
 
 def mlp(x, sizes):
+    """Dense layers with ReLU between them."""
     for size in sizes[:-1]:
         x = nn.relu(nn.Dense(size)(x))
     return nn.Dense(sizes[-1])(x)
 
 
 def on_nodes(reps):
+    """Sums what the three nodes of a triplet say."""
     axes = [(2, 3), (1, 3), (1, 2)]
-    return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, axes))
+    return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, axes, strict=True))
 
 
 def on_edges(reps):
-    return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, [3, 2, 1]))
+    """Sums what the three edges of a triplet say."""
+    return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, [3, 2, 1], strict=True))
 
 
-def v1(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v1(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -50,7 +50,7 @@ def v1(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def v2(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v2(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -58,7 +58,7 @@ def v2(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return mlp(jnp.max(triplets, axis=1), [out_size, out_size])
 
 
-def v3(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v3(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -66,7 +66,7 @@ def v3(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.sum(triplets, axis=1))
 
 
-def v4(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v4(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [mlp(z, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -74,7 +74,7 @@ def v4(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def v5(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v5(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [mlp(edge_fts, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -82,7 +82,7 @@ def v5(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def v6(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v6(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = mlp(graph_fts, [nb_triplet_fts, nb_triplet_fts])
@@ -90,19 +90,19 @@ def v6(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def v7(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v7(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [mlp(z, [nb_triplet_fts]) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     triplets = on_nodes(nodes) + on_edges(edges)
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def v8(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v8(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = jnp.expand_dims(mlp(z, [out_size]), axis=1)
     return jnp.tile(nodes, (1, z.shape[1], 1, 1))
 
 
-def v9(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _v9(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     def gated(x, size):
         return nn.Dense(size)(x) * mlp(x, [8 * size, size])
 
@@ -113,14 +113,14 @@ def v9(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return gated(jnp.max(triplets, axis=1), out_size)
 
 
-def quadnodeminmax(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _quadnodeminmax(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     axes = [(1, 2), (1, 3), (2, 3), (3, 1)]
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in axes]
-    triplets = sum(jnp.expand_dims(rep, axis) for rep, axis in zip(nodes, axes))
+    triplets = sum(jnp.expand_dims(rep, axis) for rep, axis in zip(nodes, axes, strict=True))
     return jnp.max(triplets, axis=1) - jnp.min(triplets, axis=1)
 
 
-def concatrep(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _concatrep(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     def both(x):
         size = nb_triplet_fts
         return jnp.concatenate([nn.Dense(size)(x), mlp(x, [4 * size, size])], axis=-1)
@@ -132,7 +132,7 @@ def concatrep(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
-def tanhexpandtriplets(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _tanhexpandtriplets(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
@@ -142,31 +142,31 @@ def tanhexpandtriplets(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     return nn.Dense(out_size)(jnp.tanh(jnp.max(triplets, axis=1)))
 
 
-def div2mean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _div2mean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z / 2) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     triplets = on_nodes(nodes) + on_edges(edges)
     return nn.Dense(out_size)(jnp.mean(triplets, axis=1))
 
 
-def maxmean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
+def _maxmean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     triplets = on_nodes(nodes) + on_edges(edges)
     return nn.Dense(out_size)(jnp.mean(jnp.maximum(triplets, -100.0), axis=1))
 
 
-SEEDS: dict[str, Triplets] = {f.__name__: f for f in (v1, v2, v3, v4, v5, v6, v7, v8, v9)}
-DISCOVERED: dict[str, Triplets] = {
-    f.__name__: f for f in (quadnodeminmax, concatrep, tanhexpandtriplets, div2mean, maxmean)
-}
+def _named(*functions: FunctionType) -> dict[str, FunctionType]:
+    return {function.__name__.removeprefix("_"): function for function in functions}
 
 
-def _source(function: Triplets) -> str:
+def _source(function: FunctionType) -> str:
     """A program that defines this function as `NAME`, after the helpers it calls."""
     body = inspect.getsource(function).replace(f"def {function.__name__}(", f"def {NAME}(", 1)
     helpers = [inspect.getsource(f) for f in (mlp, on_nodes, on_edges) if f"{f.__name__}(" in body]
     return "\n\n".join([HEAD, *helpers, body])
 
 
+SEEDS = _named(_v1, _v2, _v3, _v4, _v5, _v6, _v7, _v8, _v9)
+DISCOVERED = _named(_quadnodeminmax, _concatrep, _tanhexpandtriplets, _div2mean, _maxmean)
 SOURCES: dict[str, str] = {name: _source(f) for name, f in (SEEDS | DISCOVERED).items()}
