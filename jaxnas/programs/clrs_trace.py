@@ -1,0 +1,166 @@
+"""From the source of a triplet function to programs that train it: what a child process does.
+
+The candidate is called under trace only, inside the training of `clrs.build`. What comes out are
+its three functions as XLA programs, made for all kinds of devices at once.
+"""
+
+import ast
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import ShapeDtypeStruct as Shape, export
+from jax.extend.core import ClosedJaxpr
+from jaxtyping import Array, Float
+
+from jaxnas.programs import clrs_net
+from jaxnas.programs.clrs import Built, Leaves, Setting, blank, build, leaves, size
+from jaxnas.programs.gmpnn import Messages, Triplets
+from jaxnas.programs.sandbox.counts import Layers, equations, flops, watched
+from jaxnas.programs.sandbox.functions import Functions, functions, keys_by_order
+from jaxnas.programs.sandbox.identity import digest, identity
+from jaxnas.programs.sandbox.program import OUTSIDE, Traced
+from jaxnas.programs.sandbox.source import FILENAME, blamed
+from jaxnas.programs.sandbox.verdict import Rejected
+from jaxnas.programs.triplets import NAME, STUB
+
+
+def load(source: str) -> Triplets:
+    """The function that a source defines as `get_triplet_msgs`, else the last it defines.
+
+    Its code runs here, so call this in a process to be thrown away.
+
+    Raises:
+      Rejected: `parse` if it is no Python or defines no function, `import` if running it raises.
+    """
+    with blamed("parse", source):
+        tree = ast.parse(source, FILENAME)
+        code = compile(tree, FILENAME, "exec", dont_inherit=True)
+    home = ModuleType("candidate")
+    with blamed("import", source):
+        exec(code, home.__dict__)
+    defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
+    if not defined:
+        raise Rejected("parse", f"no function is defined; write `{STUB}`.")
+    return home.__dict__[NAME if NAME in defined else defined[-1]]
+
+
+def trace(source: str, setting: Setting) -> Traced:
+    """Traces a source for a setting; its code runs here, as in `load`.
+
+    Args:
+      source: Python that defines a triplet function.
+      setting: what for.
+
+    Returns:
+      Parameters of the whole network, and its programs. Operations, layers, features and identity
+      are those of the triplet function, at the size of the validation set: the rest is the same
+      for all.
+
+    Raises:
+      Rejected: with the reason, for everything the source does wrong.
+    """
+    function = load(source)
+    with blamed("shape", source), keys_by_order():
+        params = size(function, setting)
+        parts, messages, gradient, layers = _alone(function, setting)
+        for jaxpr in (parts.start, messages, gradient):
+            _only_computes(jaxpr)
+        same = identity(parts.start, messages, gradient, len(parts.params))
+        return Traced(
+            params=params,
+            flops=flops(messages.jaxpr),
+            depth=len(layers.paths),
+            width=max(layers.widths),
+            identity=digest(*setting, same),
+            programs=exported(build(function, setting), setting),
+        )
+
+
+def exported(built: Built, setting: Setting) -> dict[str, bytes]:
+    """The programs `init`, `step` and `evaluate` as bytes of `jax.export`.
+
+    State, examples and what is known of them are tuples of their leaves there.
+
+    Args:
+      built: of `build`.
+      setting: what it was built for.
+    """
+    key, rate, which = (Shape(s, t) for s, t in (((2,), "uint32"), ((), "float32"), ((), "int32")))
+    state, tree = jax.tree.flatten(jax.eval_shape(built.init, key))
+    sizes = zip(setting.nodes, setting.steps, strict=True)
+    batches = [blank(setting.algorithm, setting.batch, n, steps) for n, steps in sizes]
+    judged = blank(setting.algorithm, setting.eval_batch, *setting.valid)
+    judged = jax.eval_shape(clrs_net.given, judged)
+
+    def init(key: Array) -> Leaves:
+        return leaves(built.init(key))
+
+    def step(
+        state: Leaves, batches: tuple[Leaves, ...], which: Array, key: Array, rate: Array
+    ) -> tuple[Leaves, Array]:
+        examples = [jax.tree.unflatten(form, batch) for batch in batches]
+        new, loss = built.step(tree.unflatten(state), examples, which, key, rate)
+        return leaves(new), loss
+
+    def evaluate(state: Leaves, known: Leaves) -> dict[str, Array]:
+        return dict(built.evaluate(tree.unflatten(state), form_known.unflatten(known)))
+
+    form, form_known = jax.tree.structure(batches[0]), jax.tree.structure(judged)
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "init": (init, (key,)),
+        "step": (step, (tuple(state), tuple(map(leaves, batches)), which, key, rate)),
+        "evaluate": (evaluate, (tuple(state), leaves(judged))),
+    }
+    return {name: _bytes(f, args, setting.platforms) for name, (f, args) in calls.items()}
+
+
+class _Flat(nn.Module):
+    """A triplet function from all that it reads to all messages, as one vector an example each."""
+
+    messages: Messages
+    nodes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
+        batch, n, hidden = len(x), self.nodes, self.messages.size
+        z, edges, graph = jnp.split(x, [2 * n * hidden, (2 * n + n * n) * hidden], axis=1)
+        edges = edges.reshape(batch, n, n, hidden)
+        return self.messages(z.reshape(batch, n, 2 * hidden), edges, graph).reshape(batch, -1)
+
+
+def _alone(
+    function: Triplets, setting: Setting
+) -> tuple[Functions, ClosedJaxpr, ClosedJaxpr, Layers]:
+    """A triplet function by itself: its parts, messages and gradient, and the layers in it."""
+    n = setting.valid[0]
+    flat = _Flat(Messages(function, setting.triplet_features, setting.hidden), n)
+    read = (2 * n + n * n + 1) * setting.hidden
+    x, y, key = Shape((1, read), jnp.float32), Shape((1,), jnp.int32), Shape((2,), jnp.uint32)
+    told, _ = jax.eval_shape(flat.init_with_output, jax.random.key(0), x)
+    parts = functions(flat, (read,), told.shape[1])
+    state = (parts.params, parts.rest)
+    with watched() as layers:
+        messages = parts.logits.trace(*state, x).jaxpr
+    return parts, messages, parts.gradient.trace(*state, x, y, key).jaxpr, layers
+
+
+def _only_computes(closed: ClosedJaxpr) -> None:
+    names = {eqn.primitive.name for eqn in equations(closed.jaxpr)}
+    outside = sorted(name for name in names if any(part in name for part in OUTSIDE))
+    if outside or closed.effects:
+        what = ", ".join(outside) or "side effects"
+        raise Rejected(
+            "forbidden", f"a triplet function may only compute, but this one has {what}."
+        )
+
+
+def _bytes(f: Callable[..., Any], args: tuple[Any, ...], platforms: tuple[str, ...]) -> bytes:
+    try:
+        program = export.export(jax.jit(f), platforms=tuple(platforms))(*args)
+    except (NotImplementedError, ValueError) as error:
+        raise Rejected("forbidden", f"it cannot be compiled for {platforms}: {error}") from None
+    return bytes(program.serialize())
