@@ -100,9 +100,9 @@ class Grammar:
     def _check_rules(self) -> None:
         if not self.allowed[-1, self.arity < self.nodes].any():
             raise ValueError(f"`roots` of {self.name!r} forbid all that fit; leave one of them.")
-        ends = self.allowed[:-1, self.arity == 0].any(1)
-        for symbol, may_end in zip(self.symbols, ends, strict=True):
-            if symbol.arity and not may_end:
+        leaves = self.arity == 0
+        for symbol, allowed in zip(self.symbols, self.allowed, strict=False):
+            if symbol.arity and not allowed[leaves].any():
                 raise ValueError(
                     f"`below` of {self.name!r} forbids every leaf below {symbol.name!r}; leave one."
                 )
