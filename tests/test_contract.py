@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference.searches import SEARCHES, compare, plain
+from reference.alike import compare, plain
+from reference.searches import SEARCHES
 
 from jaxnas.core import Asked, compiled, over_seeds, run_chunks, run_host, run_scan
 

@@ -57,18 +57,26 @@ class Problem(Protocol):
         ...
 
 
+def _as_measured(state: Any, asked: Asked, measured: Measured) -> Measured:
+    del state, asked
+    return measured
+
+
 class Searcher(NamedTuple):
-    """Black-box search as three pure functions; it never sees how fitness is measured.
+    """Black-box search as pure functions; it never sees how fitness is measured.
 
     Attributes:
       init: `(key) -> state`.
       ask: `(key, state) -> (Asked, state)`.
       tell: `(state, Asked, Measured) -> state`.
+      appraise: `(state, Asked, Measured) -> Measured`, what counts of a measurement, for searchers
+        that cut it short by `budget` and foretell the rest. It may change `fitness` alone.
     """
 
     init: Callable[[Key[Array, ""]], Any]
     ask: Callable[[Key[Array, ""], Any], tuple[Asked, Any]]
     tell: Callable[[Any, Asked, Measured], Any]
+    appraise: Callable[[Any, Asked, Measured], Measured] = _as_measured
 
 
 class Search(NamedTuple):
@@ -135,7 +143,7 @@ def close(searcher: Searcher, problem: Problem) -> Search:
     def step(key: Key[Array, ""], state: Incumbent) -> tuple[Incumbent, dict[str, Any]]:
         key_ask, key_measure = jax.random.split(key)
         asked, inner = searcher.ask(key_ask, state.searcher)
-        measured = problem.evaluate(key_measure, asked)
+        measured = searcher.appraise(inner, asked, problem.evaluate(key_measure, asked))
         fitness = jnp.where(jnp.isnan(measured.fitness), -jnp.inf, measured.fitness)
         measured = measured._replace(fitness=fitness)
         i = jnp.argmax(fitness)

@@ -7,7 +7,7 @@ out into one program and trained side by side, over the same first weights and b
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jaxnas.formulas.evaluate import unrolled
 from jaxnas.formulas.tape import Grammar, Symbol, binary, unary
 
 FAILURES = ("", "never sees its input", "diverged")
-
+POINTS = 50  # of a curve, at most
 
 _SYMBOLS = (
     Symbol("x", 0, lambda x, row: x, "x"),
@@ -60,6 +60,18 @@ def activations(length: int = 12) -> Grammar:
       length: most symbols of a function.
     """
     return Grammar("activations", _SYMBOLS, nodes=length)
+
+
+class Told(NamedTuple):
+    """What is known of `N` measured functions beyond their fitness; NaN where they were not trained.
+
+    Attributes:
+      scores: `[N, S]` accuracy of each seed, in percent.
+      curve: `[N, S, P]` training loss, the mean of each of the `stretches` of steps.
+    """
+
+    scores: Float[np.ndarray, "N S"]
+    curve: Float[np.ndarray, "N S P"]
 
 
 class ActivationJudge:
@@ -106,19 +118,21 @@ class ActivationJudge:
         return grow.mutate(key, self.grammar, tape)
 
     def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
-        """Trains them; cost is 1 each, `extra` the accuracy `[N, seeds]`. Constants cost nothing."""
+        """Trains them; cost is 1 each, `extra` is `Told`. Constants cost nothing."""
         tapes = np.asarray(asked.genotypes)
         good = np.array([self.grammar.token("x") in tape for tape in tapes])
-        scores = np.full((len(tapes), self.seeds), np.nan, np.float32)
+        shape = (len(tapes), self.seeds, len(stretches(self.steps)))
+        told = Told(*(np.full(shape[:n], np.nan, np.float32) for n in (2, 3)))
         rows = np.flatnonzero(good)
         for first in range(0, len(rows), self.group):
             part = rows[first : first + self.group]
             run = jax.vmap(partial(self._run, tapes[part]), out_axes=1)
-            scores[part] = compiled(run)(jax.random.split(key, self.seeds))
-        fine = np.isfinite(scores).all(1)
-        fitness = jnp.asarray(np.where(fine, scores.mean(1), -np.inf), jnp.float32)
+            out = compiled(run)(jax.random.split(key, self.seeds))
+            told.scores[part], told.curve[part] = out
+        fine = np.isfinite(told.scores).all(1)
+        fitness = jnp.asarray(np.where(fine, told.scores.mean(1), -np.inf), jnp.float32)
         failure = jnp.asarray(np.select([~good, ~fine], [1, 2], 0), jnp.int32)
-        return Measured(fitness, jnp.asarray(good, jnp.float32), scores, failure)
+        return Measured(fitness, jnp.asarray(good, jnp.float32), told, failure)
 
     def logits(
         self, tapes: Int[np.ndarray, "M L"], weights: list[PyTree], x: Array
@@ -132,7 +146,8 @@ class ActivationJudge:
                 y = jnp.stack([unrolled(self.grammar, t, v) + 0 * v for t, v in parts])
         return y
 
-    def _run(self, tapes: Int[np.ndarray, "M L"], key: Key[Array, ""]) -> Float[Array, " M"]:
+    def _run(self, tapes: Int[np.ndarray, "M L"], key: Key[Array, ""]) -> tuple[Array, Array]:
+        """Accuracies `[M]` and curves `[M, P]` of one seed."""
         key_weights, key_batches = jax.random.split(key)
         weights = self._start(key_weights, len(tapes))
         x, labels = map(jnp.asarray, self.data)
@@ -153,7 +168,9 @@ class ActivationJudge:
         keys = jax.random.split(key_batches, self.steps)
         (weights, _), losses = jax.lax.scan(step, (weights, self.tx.init(weights)), keys)
         right = self.logits(tapes, weights, jnp.asarray(self.valid[0])).argmax(-1) == self.valid[1]
-        return jnp.where(jnp.isfinite(losses).all(0), 100 * right.mean(1), jnp.nan)
+        parts = jnp.split(losses, stretches(self.steps)[:-1])
+        curve = jnp.stack([part.mean(0) for part in parts], 1)
+        return jnp.where(jnp.isfinite(losses).all(0), 100 * right.mean(1), jnp.nan), curve
 
     def _start(self, key: Key[Array, ""], count: int) -> list[PyTree]:
         init = jax.nn.initializers.he_normal()
@@ -162,3 +179,8 @@ class ActivationJudge:
             one = {"w": init(jax.random.fold_in(key, n), shape), "b": jnp.zeros(shape[1])}
             weights.append(jax.tree.map(lambda p: jnp.broadcast_to(p, (count, *p.shape)), one))
         return weights
+
+
+def stretches(steps: int) -> list[int]:
+    """Last steps, from 1, of the stretches of training whose mean losses a curve holds."""
+    return np.linspace(0, steps, min(steps, POINTS) + 1).astype(int)[1:].tolist()

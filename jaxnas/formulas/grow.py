@@ -1,4 +1,4 @@
-"""Random expressions: completed from a partial one, mutated, crossed. All of it compiles.
+"""Random expressions: completed from a partial one, mutated. All of it compiles.
 
 An expression grows as in the super-tree of Wang et al. (see `optimizer_search`): one hole after
 another, picked at random, is filled with an operator, which opens new holes, or with a leaf. An
@@ -94,12 +94,18 @@ def ends(grammar: Grammar, tape: Tapes) -> Int[Array, " L"]:
     return jnp.where(tape == END, tape.shape[0], jnp.argmax(done, axis=1) + 1)
 
 
-def above(grammar: Grammar, tape: Tapes) -> Int[Array, " L"]:
-    """The symbol directly above each row; -1 at the root and where nothing is."""
+def parents(grammar: Grammar, tape: Tapes) -> Int[Array, " L"]:
+    """The row directly above each row; -1 at the root and where nothing is."""
     end, i = ends(grammar, tape), jnp.arange(tape.shape[0])
     over = (i[:, None] < i[None]) & (end[:, None] > i[None]) & (tape >= 0)[:, None]  # ancestor, row
     parent = tape.shape[0] - 1 - jnp.argmax(over[::-1], axis=0)  # the last one that is
-    return jnp.where(over.any(0) & (tape != END), tape[parent], -1)
+    return jnp.where(over.any(0) & (tape != END), parent, -1)
+
+
+def above(grammar: Grammar, tape: Tapes) -> Int[Array, " L"]:
+    """The symbol directly above each row; -1 at the root and where nothing is."""
+    row = parents(grammar, tape)
+    return jnp.where(row < 0, -1, tape[row])
 
 
 def splice(tape: Tapes, start: Array, stop: Array, piece: Tapes, length: Array) -> Tapes:
@@ -117,31 +123,22 @@ def mutate(
 ) -> Tapes:
     """Regrows a random subtree, or, half of the time, exchanges one symbol for another of its arity.
 
-    The result is a valid expression and may by chance be the same one. Rules about neighbours hold
-    for what is regrown.
+    The result is a valid expression and may by chance be the same one. Constrained, it keeps the
+    rules about neighbours if `tape` does.
     """
     key_how, key_row, key_new = jax.random.split(key, 3)
     row = _pick(key_row, tape != END)
     hole = jnp.full_like(tape, HOLE)
     pruned = splice(tape, row, ends(grammar, tape)[row], hole, jnp.int32(1))
     regrown = complete(key_new, grammar, pruned, constrained=constrained)
-    arity = jnp.asarray(grammar.arity)
+    arity, allowed = jnp.asarray(grammar.arity), jnp.asarray(grammar.allowed)
     alike = arity == arity[tape[row]]
     if constrained:
-        alike &= jnp.asarray(grammar.allowed)[above(grammar, tape)[row]]
+        beneath = parents(grammar, tape) == row
+        alike &= allowed[above(grammar, tape)[row]]
+        alike &= (allowed[:-1, tape] | ~beneath).all(1)
     exchanged = tape.at[row].set(_pick(key_new, alike))
     return jnp.where(jax.random.bernoulli(key_how) & alike.any(), exchanged, regrown)
-
-
-def crossover(key: Key[Array, ""], grammar: Grammar, tape: Tapes, other: Tapes) -> Tapes:
-    """Puts a random subtree of `other` in the place of one of `tape`, so that the whole still fits."""
-    key_row, key_other = jax.random.split(key)
-    row = _pick(key_row, tape != END)
-    stop = ends(grammar, tape)[row]
-    lengths = ends(grammar, other) - jnp.arange(other.shape[0])
-    room = tape.shape[0] - (tape != END).sum() + stop - row
-    start = _pick(key_other, (other != END) & (lengths <= room))
-    return splice(tape, row, stop, jnp.roll(other, -start), lengths[start])
 
 
 def _pick(key: Key[Array, ""], among: Bool[Array, " M"]) -> Array:

@@ -1,5 +1,11 @@
-"""Found rules for everyone's training loop: as an optax transformation, and as a Python file."""
+"""Found rules for everyone's training loop: as an optax transformation, and as a Python file.
 
+Both walk as the rule did in training. That includes symbols that draw random numbers: a network
+draws as one vector of all its weights, of which each array takes its part.
+"""
+
+import math
+from itertools import accumulate
 from string import Template
 from typing import Any, NamedTuple
 
@@ -9,7 +15,7 @@ import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from jaxnas.formulas.evaluate import unrolled
-from jaxnas.formulas.tape import Grammar, Tape, nested, size, to_code, to_latex, to_text
+from jaxnas.formulas.tape import Grammar, Tape, nested, to_code, to_latex, to_text
 from jaxnas.formulas.update_rules import BUFFERS, Inputs, buffers, remember
 
 
@@ -66,23 +72,29 @@ def as_optax(
             raise ValueError("`params` must be given to `update`, since rules may read weights.")
         step = state.step + 1
         t = jnp.minimum(step, steps).astype(jnp.float32)
-        leaves, tree = jax.tree.flatten(updates)
-        keys = tree.unflatten(
-            list(jax.random.split(jax.random.fold_in(state.key, step), len(leaves)))
-        )
+        key = jax.random.fold_in(state.key, step)
+        tree, (starts, total) = jax.tree.structure(updates), _places(updates)
 
-        def one(raw: Array, w: Array, memory: dict[str, Array], key: Key[Array, ""]) -> Any:
+        def one(raw: Array, w: Array, memory: dict[str, Array], start: int) -> Any:
             g = raw + weight_decay * w
             kept, read = remember(memory, g, raw, step)
             flat = jax.tree.map(jnp.ravel, (w, raw, g, read))
-            value = unrolled(grammar, tape, Inputs(*flat, t, float(steps), key))
+            inputs = Inputs(*flat, t, float(steps), key, start, total)
+            value = unrolled(grammar, tape, inputs)
             return -learning_rate * jnp.broadcast_to(value, w.size).reshape(w.shape), kept
 
-        done = tree.flatten_up_to(jax.tree.map(one, updates, params, state.memory, keys))
+        done = tree.flatten_up_to(jax.tree.map(one, updates, params, state.memory, starts))
         new, memory = (tree.unflatten(part) for part in zip(*done, strict=True))
         return new, RuleState(step, memory, state.key)
 
     return optax.GradientTransformation(init, update)
+
+
+def _places(tree: PyTree) -> tuple[PyTree, int]:
+    """Where each array begins in a vector of all of them, and how long that is."""
+    leaves, structure = jax.tree.flatten(tree)
+    ends = [0, *accumulate(math.prod(jnp.shape(leaf)) for leaf in leaves)]
+    return structure.unflatten(ends[:-1]), ends[-1]
 
 
 def as_file(
@@ -98,7 +110,6 @@ def as_file(
       weight_decay: the default decay.
     """
     names = buffers(grammar, tape)
-    code = to_code(grammar, nested(grammar, tape)).replace("T)", "steps)")
     lines = [line for name in names for line in _buffer(name)]
     return Template(FILE).substitute(
         text=to_text(grammar, tape),
@@ -107,10 +118,9 @@ def as_file(
         rate=str(learning_rate),
         steps=steps,
         decay=str(weight_decay),
-        draws=size(tape),
         buffers="\n".join(f"        {line}" for line in lines),
         kept=", ".join(f'"{name}": new_{name}' for name in names),
-        value=code,
+        value=to_code(grammar, nested(grammar, tape)),
     )
 
 
@@ -132,6 +142,7 @@ r"""The update rule  w <- w - learning_rate * ($text)
 In LaTeX: $$$latex$$
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax
@@ -158,17 +169,23 @@ def restarts(t, steps):
 def optimizer(learning_rate=$rate, steps=$steps, weight_decay=$decay, seed=0):
     """An optax.GradientTransformation; call `update(gradients, state, params)`."""
 
-    def one(raw, w, memory, key, step):
+    def one(raw, w, memory, start, total, key, step):
         g = raw + weight_decay * w
         t = jnp.minimum(step, steps).astype(jnp.float32)
-        keys = iter(jax.random.split(key, $draws))
 
-        def drop(x, rate):
-            stays = jax.random.bernoulli(next(keys), 1 - rate, w.shape)
+        def own(drawn):  # for all weights of the network at once
+            return drawn[start : start + w.size].reshape(w.shape)
+
+        def drop(x, rate, row):
+            key_row = jax.random.fold_in(key, row)
+            stays = own(jax.random.bernoulli(key_row, 1 - rate, (total,)))
             return jnp.where(stays, x / (1 - rate), 0.0)
 
-        def noise(shape=None):
-            return jax.random.normal(next(keys), w.shape if shape is None else shape)
+        def noise(row):
+            return own(jax.random.normal(jax.random.fold_in(key, row), (total,), w.dtype))
+
+        def epsilon(row):
+            return jax.random.normal(jax.random.fold_in(key, row), (1,), w.dtype)[0]
 
 $buffers
         value = $value
@@ -181,9 +198,11 @@ $buffers
     def update(gradients, state, params):
         step = state.step + 1
         leaves, tree = jax.tree.flatten(gradients)
-        keys = jax.random.split(jax.random.fold_in(state.key, step), len(leaves))
+        key = jax.random.fold_in(state.key, step)
         weights, memories = tree.flatten_up_to(params), tree.flatten_up_to(state.memory)
-        done = [one(*each, step) for each in zip(leaves, weights, memories, keys)]
+        *starts, total = accumulate((w.size for w in weights), initial=0)
+        each = zip(leaves, weights, memories, starts)
+        done = [one(*here, total, key, step) for here in each]
         updates, memory = (tree.unflatten(part) for part in zip(*done))
         return updates, State(step, memory, state.key)
 

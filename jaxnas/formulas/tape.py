@@ -37,7 +37,7 @@ class Symbol(NamedTuple):
       binds: how tightly the result binds in LaTeX: 1 sums, 2 products, 3 signs and powers, 4 the rest.
       wants: how tightly each operand must bind to go without parentheses.
       commutes: whether its two operands may change places.
-      code: template of the same value in Python, where rules are exported.
+      code: template of the same value in Python, where rules are exported; `{row}` is the row.
     """
 
     name: str
@@ -71,7 +71,8 @@ class Grammar:
       below: names that may not stand directly below a name, where traversal is constrained.
 
     Raises:
-      ValueError: without leaves, for a name that stands twice, or a rule about an unknown name.
+      ValueError: without leaves, for a name that stands twice, a rule about an unknown name, or
+        rules that leave nothing to start with or no leaf to end with.
     """
 
     def __init__(
@@ -94,6 +95,17 @@ class Grammar:
         for parent, children in [("", roots), *(below or {}).items()]:
             row = self.token(parent) if parent else -1
             self.allowed[row, [self.token(child) for child in children]] = False
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        if not self.allowed[-1, self.arity < self.nodes].any():
+            raise ValueError(f"`roots` of {self.name!r} forbid all that fit; leave one of them.")
+        leaves = self.arity == 0
+        for symbol, allowed in zip(self.symbols, self.allowed, strict=False):
+            if symbol.arity and not allowed[leaves].any():
+                raise ValueError(
+                    f"`below` of {self.name!r} forbids every leaf below {symbol.name!r}; leave one."
+                )
 
     @cached_property
     def arity(self) -> np.ndarray:
@@ -195,24 +207,35 @@ def parse(grammar: Grammar, text: str) -> Tape:
         )
     try:
         root = ast.parse(text.strip(), mode="eval").body
-        return flat(grammar, _read(grammar, root))
+        return flat(grammar, _read(grammar, root, text))
     except (SyntaxError, RecursionError, MemoryError) as error:
-        at = f" at position {error.offset}" if isinstance(error, SyntaxError) else ""
+        at = ""
+        if isinstance(error, SyntaxError):
+            at = f" at position {_line_start(text, error.lineno or 1) + (error.offset or 1)}"
         raise ValueError(f"{text!r} is no expression{at}: {error.args[0]}.") from None
     except ValueError as error:
         raise ValueError(f"{text!r} cannot be read: {error}") from None
 
 
-def _read(grammar: Grammar, node: ast.AST) -> Tree:
+def _line_start(text: str, line: int) -> int:
+    """How many characters stand before a line of the stripped text, counted from 1."""
+    bare = text.lstrip()
+    return len(text) - len(bare) + sum(len(one) + 1 for one in bare.split("\n")[: line - 1])
+
+
+def _read(grammar: Grammar, node: ast.AST, text: str) -> Tree:
     name, operands = _parts(node)
-    at = f"at position {getattr(node, 'col_offset', 0) + 1}"
+    line, read = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+    start = _line_start(text, line)
+    within = text[start:].encode()[:read].decode()  # Python counts bytes
+    at = f"at position {start + len(within) + 1}"
     try:
         symbol = grammar.symbols[grammar.token(name)]
     except ValueError as error:
         raise ValueError(f"{at}, {error}") from None
     if symbol.arity != len(operands):
         raise ValueError(f"{at}, {symbol.name} takes {symbol.arity} operands, not {len(operands)}.")
-    return (symbol.name, *(_read(grammar, operand) for operand in operands))
+    return (symbol.name, *(_read(grammar, operand, text) for operand in operands))
 
 
 def _parts(node: ast.AST) -> tuple[str, list[ast.expr]]:
@@ -259,7 +282,10 @@ def _latex(grammar: Grammar, tree: Tree) -> str:
     return symbol.latex.format(*parts) if parts else symbol.latex
 
 
-def to_code(grammar: Grammar, tree: Tree) -> str:
-    """The value as a Python expression, by the `code` of each symbol."""
-    symbol = grammar.symbols[grammar.token(tree[0])]
-    return symbol.code.format(*(to_code(grammar, operand) for operand in tree[1:]))
+def to_code(grammar: Grammar, tree: Tree, row: int = 0) -> str:
+    """The value as a Python expression, by the `code` of each symbol; `row` is that of the root."""
+    parts, below = [], row + 1
+    for operand in tree[1:]:
+        parts.append(to_code(grammar, operand, below))
+        below += len(list(_names(operand)))
+    return grammar.symbols[grammar.token(tree[0])].code.format(*parts, row=row)

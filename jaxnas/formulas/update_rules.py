@@ -30,6 +30,8 @@ class Inputs(NamedTuple):
       t: the step, from 1.
       T: how many steps there are.
       keys: `[...]` a key for each run, for symbols that draw random numbers.
+      start: the place of the first of these weights among all of the network, which share draws.
+      of: how many weights the network has; `None` for these `D`.
     """
 
     w: Float[Array, "*b D"]
@@ -39,6 +41,8 @@ class Inputs(NamedTuple):
     t: Float[Array, ""]
     T: float
     keys: Key[Array, "*b"]
+    start: int = 0
+    of: int | None = None
 
 
 class Buffer(NamedTuple):
@@ -117,11 +121,18 @@ def _clip(name: str, bound: float) -> Symbol:
 
 def _drop(name: str, rate: float) -> Symbol:
     def apply(s: Inputs, row: Any, a: Any) -> Any:
-        stays = _each(s, row, lambda key: jax.random.bernoulli(key, 1 - rate, s.g.shape[-1:]))
+        stays = _own(s, row, lambda key, shape: jax.random.bernoulli(key, 1 - rate, shape))
         return jnp.where(stays, a / (1 - rate), 0.0)
 
     shown = r"\mathrm{{drop}}_{{X}}({})".replace("X", f"{rate:g}")
-    return Symbol(name, 1, apply, shown, code=f"drop({{}}, {rate:g})")
+    return Symbol(name, 1, apply, shown, code=f"drop({{}}, {rate:g}, {{row}})")
+
+
+def _own(s: Inputs, row: Any, draw: Callable[[Key[Array, ""], tuple[int, ...]], Array]) -> Array:
+    """Draws for the whole network, and takes what falls to these weights."""
+    size = s.g.shape[-1]
+    drawn = _each(s, row, lambda key: draw(key, (size if s.of is None else s.of,)))
+    return drawn[..., s.start : s.start + size]
 
 
 def _each(s: Inputs, row: Any, draw: Callable[[Key[Array, ""]], Array]) -> Array:
@@ -136,8 +147,8 @@ def _each(s: Inputs, row: Any, draw: Callable[[Key[Array, ""]], Array]) -> Array
 
 
 def _noise(s: Inputs, row: Any) -> Array:
-    draw = _each(s, row, lambda key: jax.random.normal(key, s.g.shape[-1:], s.g.dtype))
-    return 0.1 * draw  # variance 0.01
+    # Variance 0.01.
+    return 0.1 * _own(s, row, lambda key, shape: jax.random.normal(key, shape, s.g.dtype))
 
 
 def _weight(name: str, share: float) -> Symbol:
@@ -215,20 +226,22 @@ _SYMBOLS = (
     _leaf("sm1p", lambda s: jnp.sign(s.memory["m1p"]), r"\mathrm{sign}(m'_1)", "jnp.sign(m1p)"),
     _leaf("1", lambda s: 1.0, "1", "1.0"),
     _leaf("2", lambda s: 2.0, "2", "2.0"),
-    Symbol("noise", 0, _noise, r"\xi", code="0.1 * noise()"),
+    Symbol("noise", 0, _noise, r"\xi", code="0.1 * noise({row})"),
     _weight("w1", 1.0),
     _weight("w2", 0.1),
     _weight("w3", 0.01),
     _weight("w4", 0.001),
     _leaf("adam", adam, r"\mathrm{Adam}", _ADAM),
     _leaf("rmsprop", rmsprop, r"\mathrm{RMSprop}", "0.03 * raw / (jnp.sqrt(rms) + 1e-8)"),
-    _leaf("ld", lambda s: 1 - s.t / s.T, r"\mathrm{ld}", "(1 - t / T)"),
-    _leaf("cd", lambda s: cosine(s.t, s.T), r"\mathrm{cd}", "cosine(t, T)"),
-    _leaf("rd", lambda s: restarts(s.t, s.T), r"\mathrm{rd}", "restarts(t, T)"),
-    _leaf("ldm", lambda s: 1.01 - s.t / s.T, r"\mathrm{ld}_+", "(1.01 - t / T)"),
-    _leaf("cdm", lambda s: cosine(s.t, s.T) + 0.03, r"\mathrm{cd}_+", "(cosine(t, T) + 0.03)"),
-    _leaf("rdm", lambda s: restarts(s.t, s.T) + 0.03, r"\mathrm{rd}_+", "(restarts(t, T) + 0.03)"),
-    Symbol("ep", 0, _epsilon, r"\epsilon", code="noise(()) / jnp.sqrt((1 + t) ** 0.55)"),
+    _leaf("ld", lambda s: 1 - s.t / s.T, r"\mathrm{ld}", "(1 - t / steps)"),
+    _leaf("cd", lambda s: cosine(s.t, s.T), r"\mathrm{cd}", "cosine(t, steps)"),
+    _leaf("rd", lambda s: restarts(s.t, s.T), r"\mathrm{rd}", "restarts(t, steps)"),
+    _leaf("ldm", lambda s: 1.01 - s.t / s.T, r"\mathrm{ld}_+", "(1.01 - t / steps)"),
+    _leaf("cdm", lambda s: cosine(s.t, s.T) + 0.03, r"\mathrm{cd}_+", "(cosine(t, steps) + 0.03)"),
+    _leaf(
+        "rdm", lambda s: restarts(s.t, s.T) + 0.03, r"\mathrm{rd}_+", "(restarts(t, steps) + 0.03)"
+    ),
+    Symbol("ep", 0, _epsilon, r"\epsilon", code="epsilon({row}) / jnp.sqrt((1 + t) ** 0.55)"),
     # What people wrote and the search may not use.
     _leaf(
         "nesterov", lambda s: s.g + DECAY * s.memory["m1"], r"\mathrm{Nesterov}", "(g + 0.9 * m1)"

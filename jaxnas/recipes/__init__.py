@@ -142,6 +142,15 @@ RECIPES: dict[str, Entry] = {
         "arXiv:1803.04439}, year={2018}}",
         "notebooks/03_recurrent_nodes.ipynb",
     ),
+    "activations": Entry(
+        "jaxnas.recipes.activations",
+        "jaxnas/formulas/activations.py",
+        "Activation functions as expressions",
+        "Ramachandran et al., 2017, arXiv:1710.05941",
+        "@article{ramachandran2017searching, title={Searching for Activation Functions}, "
+        "author={Ramachandran, Prajit and Zoph, Barret and Le, Quoc V.}, journal={arXiv preprint "
+        "arXiv:1710.05941}, year={2017}}",
+    ),
     "llmatic": Entry(
         "jaxnas.recipes.llmatic",
         "jaxnas/programs/llmatic.py",

@@ -18,7 +18,8 @@ class Notation(NamedTuple):
 
     Attributes:
       to_text: genotype to text.
-      graph: genotype to a picture's data: nodes and labelled edges, or `{"tree": [name, ...]}`.
+      graph: genotype to a picture's data: nodes and labelled edges, or `tree` `[name, ...]`, with
+        its `latex` and, of a function of one variable, its `shape`: points `x` and `y`.
     """
 
     to_text: Callable[[Any], str]

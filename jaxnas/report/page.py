@@ -79,6 +79,7 @@ def _run(one: View, *, several: bool) -> Markup:
     sections = (
         (f"Found {_noun(one)}s", _results(one)),
         ("Source of the best", _source(one)),
+        (f"Shapes of {_noun(one)}s", _shapes(one)),
         ("Search", _search([one])),
         (f"Training of {_noun(one)}s", _trained(one)),
         ("Traversal", _traversal(one)),
@@ -171,7 +172,9 @@ def _results(one: View) -> Markup | str:
             what = f"{name} {_noun(one)}".strip()
             caption = f"The best {what} found (seed {best.seed})"
             if "tree" in graph:
-                drawn.append(figure(tree.draw(graph["tree"]), f"{caption}, in its shortest form."))
+                latex = tag("code", str(graph["latex"])) if "latex" in graph else ""
+                said = f"{caption}, in its shortest form. "
+                drawn.append(figure(tree.draw(graph["tree"]), said, latex))
             else:
                 caption += "; grey carries no operation."
                 drawn.append(figure(draw(graph, one.colours), caption, legend(one.colours, graph)))
@@ -186,6 +189,22 @@ def _source(one: View) -> Markup | str:
     if not texts or not is_source(texts[0]):
         return ""
     return join([tag("p", short(texts[0]), class_="soft"), code(texts[0])])
+
+
+def _shapes(one: View) -> Markup | str:
+    """What found functions of one variable look like, beside those that people made."""
+    found, others = list[Line](), list[Line]()
+    for r in one.results:
+        if r.graph and "shape" in r.graph:
+            x, y = (np.array(r.graph["shape"][axis], float) for axis in ("x", "y"))
+            (found if r.kind == "found" else others).append(Line(_label(r.genotype), x, y, y, y))
+    if not found:
+        return ""
+    return figure(figures.training(found[:8], others, x="x", y="value"), "Dashed: hand-made.")
+
+
+def _label(genotype: str) -> str:
+    return genotype if len(genotype) <= 44 else genotype[:43] + "…"
 
 
 def _rank(result: Result) -> float:
@@ -231,8 +250,7 @@ def _trained(one: View) -> Markup | str:
         if curve.name.startswith(_TRAINING):
             kind = curve.name.split("/")[1]
             values = (np.array(curve.points[name], float) for name in ("x", "mean", "low", "high"))
-            label = curve.note if len(curve.note) <= 44 else curve.note[:43] + "…"
-            (found if kind == "found" else others).append(Line(label, *values))
+            (found if kind == "found" else others).append(Line(_label(curve.note), *values))
     if not found:
         return ""
     svg = figures.training(found[:8], others, x="step", y="training loss")

@@ -57,6 +57,9 @@ def results(one: View, noun: str = "cell") -> Markup:
         [r.kind, *(number(r.metrics.get(c)) for c in columns), cell(r.genotype)]
         for r in made[:_SHOWN]
     ]
+    blank = [""] * len(columns)  # methods that no genotype stands for: fitness is all there is
+    beside = one.meta.get("beside", {}).items()
+    rows += [[name, number(value), *blank] for name, value in beside]
     more = f" The first {_SHOWN} of {len(found)} seeds are listed." if len(found) > _SHOWN else ""
     caption = f"± is the sample standard deviation. All {noun}s were judged alike." + more
     heads = [noun, *map(plain, columns), "genotype"]

@@ -11,7 +11,7 @@ from jaxnas.core import Asked, close, run_host
 from jaxnas.data.toy import waves
 from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
-from jaxnas.formulas.activations import BASELINES, ActivationJudge, activations
+from jaxnas.formulas.activations import BASELINES, ActivationJudge, activations, stretches
 from jaxnas.formulas.evaluate import interpreted, unrolled
 from jaxnas.formulas.grow import sample
 from jaxnas.formulas.tape import parse, to_text
@@ -65,7 +65,8 @@ def test_a_group_trains_as_each_function_does_alone_and_failures_have_a_reason()
     assert told.failure.tolist() == [0, 1, 2, 0]
     assert told.cost.tolist() == [1, 0, 1, 1]
     alone = measured(problem, texts[3:])
-    np.testing.assert_allclose(told.extra[3], alone.extra[0], atol=1e-4)
+    np.testing.assert_allclose(told.extra.scores[3], alone.extra.scores[0], atol=1e-4)
+    np.testing.assert_allclose(told.extra.curve[3], alone.extra.curve[0], rtol=1e-4)
 
 
 def test_training_is_that_of_a_loop_over_steps():
@@ -82,13 +83,26 @@ def test_training_is_that_of_a_loop_over_steps():
         rows = jax.nn.log_softmax(logits(weights, x[index]))
         return -rows[jnp.arange(len(index)), y[index]].mean()
 
-    moments = problem.tx.init(weights)
+    moments, losses = problem.tx.init(weights), []
     for key in jax.random.split(key_batches, 5):
         index = jax.random.randint(key, (16,), 0, len(x))
-        updates, moments = problem.tx.update(jax.grad(loss)(weights, index), moments)
+        value, gradient = jax.value_and_grad(loss)(weights, index)
+        losses.append(value)
+        updates, moments = problem.tx.update(gradient, moments)
         weights = optax.apply_updates(weights, updates)
     right = 100 * (logits(weights, problem.valid[0]).argmax(1) == problem.valid[1]).mean()
-    assert float(measured(problem, ["tanh(x)"]).fitness[0]) == pytest.approx(float(right), abs=1e-3)
+    told = measured(problem, ["tanh(x)"])
+    assert float(told.fitness[0]) == pytest.approx(float(right), abs=1e-3)
+    np.testing.assert_allclose(told.extra.curve[0, 0], losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 51, 1999])
+def test_stretches_are_about_equal_and_cover_all_steps(steps):
+    ends = stretches(steps)
+    assert len(ends) == min(steps, 50)
+    assert ends[-1] == steps
+    lengths = np.diff([0, *ends])
+    assert set(lengths) <= {steps // len(ends), -(-steps // len(ends))}
 
 
 @pytest.mark.parametrize("how", ["evolution", "random"])

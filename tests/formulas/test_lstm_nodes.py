@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference.searches import compare
+from reference.alike import compare
 
 from jaxnas.core import Asked, Measured, close, run_host
 from jaxnas.formulas.lstm_nodes import canonical, lstm_nodes, random_node, remember

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from reference import expressions as slow
 
 from jaxnas.formulas.optax_rule import as_file, as_optax
@@ -136,6 +137,27 @@ def test_random_symbols_draw_anew_at_each_step_and_by_the_seed(make):
     np.testing.assert_array_equal(a, again)
     assert (a != b).mean() > 0.5
     assert (a != other).mean() > 0.5
+
+
+@pytest.mark.parametrize("make", ["optax", "file"])
+def test_a_network_of_several_arrays_draws_the_numbers_that_it_draws_in_training(make):
+    grammar, seed, names = space("everything", 20), 5, {}
+    tape = parse(grammar, "drop5(noise + w1) * ep + drop1(g) * cd + noise * m1 ** 2")
+    params = {"a": jnp.ones((2, 3)), "b": [jnp.float32(0.5), jnp.arange(4.0)]}
+    if make == "optax":
+        tx = as_optax(grammar, tape, 0.1, steps=4, seed=seed)
+    else:
+        exec(as_file(grammar, tape, 0.1, steps=4), names)
+        tx = names["optimizer"](seed=seed)
+    (w, back), rule = ravel_pytree(params), one_rule(grammar, tape)
+    memory, state = rule.start(w), tx.init(params)
+    for t in range(1, 5):
+        g, now = jnp.sin(w + t), jax.random.fold_in(jax.random.key(seed), t)
+        direction, memory = rule.step(memory, w, g, g, jnp.float32(t), 4.0, now)
+        update, state = tx.update(back(g), state, back(w))
+        np.testing.assert_allclose(ravel_pytree(update)[0], -0.1 * direction, rtol=1e-6, atol=1e-6)
+        w = w - 0.1 * direction
+    assert np.unique(np.asarray(direction)).size > 8
 
 
 def test_decays_stay_at_their_end_after_the_last_step():

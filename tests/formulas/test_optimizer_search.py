@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import expressions as slow
-from reference.searches import compare
+from reference.alike import compare
 from reference.super_tree import Level, ask, best, tell
 
 from jaxnas.core import Measured, close, run_host

@@ -95,6 +95,11 @@ def test_operators_bind_as_in_python():
         ("True", ("'True'",)),
         ("1j", ("'1j'",)),
         ("1e999", ("position 1",)),
+        ("  m1 + sine(g)", ("position 8", "'sine'")),
+        ("  g +", ("position",)),
+        ("\uff47 + sine(g)", ("position 5", "'sine'")),  # a wide g, of three bytes
+        ("(m1 +\n sine(g))", ("position 8", "'sine'")),
+        (" (m1 +\n g +)", ("position 12",)),
     ],
 )
 def test_what_is_no_expression_is_refused_with_its_place(text, words):
@@ -176,6 +181,11 @@ def test_a_grammar_must_hold_a_leaf_and_know_what_its_rules_name():
         Grammar("toy", [X], nodes=0)
     with pytest.raises(ValueError, match="nearest is 'x'"):
         Grammar("toy", [X, neg], nodes=3, roots=["xx"])
+    with pytest.raises(ValueError, match="`roots` of 'toy' forbid all that fit"):
+        Grammar("toy", [X, neg], nodes=1, roots=["x"])  # no room for an operator
+    Grammar("toy", [X, neg], nodes=2, roots=["x"])
+    with pytest.raises(ValueError, match="`below` of 'toy' forbids every leaf below 'neg'"):
+        Grammar("toy", [X, Y, neg], nodes=3, below={"neg": ["x", "y"]})
     with pytest.raises(ValueError, match="`name` must be one of conv-subset"):
         space("cnn")
 

@@ -2,8 +2,12 @@
 
 import json
 import re
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxnas.cli import main
@@ -11,6 +15,7 @@ from jaxnas.data.toy import waves
 from jaxnas.formulas import tasks
 from jaxnas.formulas.finals import Final
 from jaxnas.formulas.mnistnet import mnistnet
+from jaxnas.formulas.optax_rule import as_optax
 from jaxnas.formulas.tape import parse, to_text
 from jaxnas.formulas.update_rules import space
 from jaxnas.recipes.optimizer_search import Config
@@ -150,6 +155,29 @@ def test_a_killed_search_resumes_to_the_uninterrupted_one(
     assert resumed.results() == whole.results()
     for name in ("traversal", "roll_outs"):
         assert resumed.meta()[name] == whole.meta()[name]
+
+
+def test_the_exported_file_walks_in_a_plain_optax_loop_as_the_found_rule_does(whole, said, tmp_path):
+    file = tmp_path / "rule.py"
+    assert said("export", str(whole.folder), "--out", str(file)) == {"rule.py": str(file)}
+    names = {}
+    exec(file.read_text(), names)
+    best = max(whole.results()[:2], key=lambda r: r.metrics["fitness"])
+    rules = space("everything")
+    tape = parse(rules, best.genotype)
+    theirs = as_optax(rules, tape, best.metrics["long_rate"], steps=10)
+    target = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.float32(0.3)}
+    ends = []
+    for tx in (names["optimizer"](), theirs):
+        w = jax.tree.map(jnp.ones_like, target)
+        state = tx.init(w)
+        for _ in range(10):
+            gradient = jax.tree.map(lambda w, t: 2 * (w - t), w, target)
+            updates, state = tx.update(gradient, state, w)
+            w = optax.apply_updates(w, updates)
+        ends.append(w)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), *ends)
+    assert not np.allclose(ends[0]["w"], 1)
 
 
 def test_random_search_goes_over_the_same_tapes(signals, said, tmp_path):

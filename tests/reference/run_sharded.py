@@ -7,7 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from reference.searches import SEARCHES, compare
+from reference.alike import compare
+from reference.searches import SEARCHES
 
 from jaxnas.core import over_seeds, run_scan
 

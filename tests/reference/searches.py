@@ -1,7 +1,5 @@
 """Every search there is, small, each with the problem that judges its answer."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from reference.toy_supernet import CHOICES, toy_supernet
@@ -81,28 +79,3 @@ SEARCHES = {
     "SGAS": lambda: gradient(sgas(CHOICES, per_epoch=2, first=0, every=1, **RATE)),
     "DrNAS kl": lambda: gradient(drnas(CHOICES, **RATE, regulariser="kl", strength=0.1)),
 }
-
-
-def plain(leaf):
-    """A leaf as numpy; a key as its data."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return jax.device_get(leaf)
-
-
-def compare(ours, theirs, tolerance):
-    """Integers exactly, floats within a tolerance (0: bit for bit), types and shapes always."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(partial(compare_leaf, tolerance=tolerance), ours, theirs)
-
-
-def compare_leaf(ours, theirs, tolerance):
-    import numpy as np
-
-    ours, theirs = plain(ours), plain(theirs)
-    assert ours.dtype == theirs.dtype
-    assert ours.shape == theirs.shape
-    if tolerance and np.issubdtype(ours.dtype, np.floating):
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-    else:
-        np.testing.assert_array_equal(ours, theirs)
