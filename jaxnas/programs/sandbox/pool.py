@@ -2,18 +2,25 @@
 
 Example:
     >>> from jaxnas.programs.sandbox.program import Task
-    >>> task = Task(shape=(40,), classes=10, batch=128)
+    >>> task = Task(shape=(40,), classes=10)
     >>> with Pool(task, level="auto", workers=2) as pool:
     ...     [verdict] = pool.check(["import os"])
     >>> verdict.failure
     'forbidden'
 """
 
+import queue
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from jaxnas.programs.sandbox import isolation
+from jaxnas.programs.sandbox.keeper import Keeper
 from jaxnas.programs.sandbox.verdict import Verdict
+
+LONGEST = 32 << 10  # bytes of a source: a job fits into an empty pipe
 
 
 class Limits(NamedTuple):
@@ -21,7 +28,7 @@ class Limits(NamedTuple):
 
     Attributes:
       seconds: from start to answer, by the clock.
-      memory: bytes of private memory.
+      memory: bytes, private and resident.
       output: bytes on stdout and stderr together.
       answer: bytes of the traced programs together.
     """
@@ -30,6 +37,9 @@ class Limits(NamedTuple):
     memory: int = 2 << 30
     output: int = 256 << 10
     answer: int = 32 << 20
+
+
+DEFAULT = Limits()
 
 
 class Pool:
@@ -41,14 +51,28 @@ class Pool:
       workers: how many sources at a time.
       limits: of one source.
 
+    Attributes:
+      isolation: the level really reached, such as `landlock+seccomp`.
+
     Raises:
-      ValueError: if the level does not work here.
+      ValueError: if the level does not work here, or `workers` is below 1.
     """
 
     def __init__(
-        self, task: Any, level: str = "auto", workers: int = 2, limits: Limits = Limits()
+        self, task: Any, level: str = "auto", workers: int = 2, limits: Limits = DEFAULT
     ) -> None:
-        raise NotImplementedError
+        if workers < 1:
+            raise ValueError(f"`workers` must be at least 1, but got {workers}.")
+        level = isolation.resolve(level)
+        self.isolation = isolation.reached(level)
+        self._task, self._limits = task._asdict(), limits
+        self._folder = tempfile.TemporaryDirectory(prefix="jaxnas-sandbox-")
+        self._keepers = [Keeper(level, self._folder.name) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[Keeper] = queue.SimpleQueue()
+        for keeper in self._keepers:
+            self._idle.put(keeper)
+        # A zygote may be tied to the life of the thread that starts it, so threads stay.
+        self._threads = ThreadPoolExecutor(workers, "sandbox")
 
     def check(self, sources: Sequence[str]) -> list[Verdict]:
         """The verdicts in order of the sources; equal sources are traced once.
@@ -58,10 +82,31 @@ class Pool:
         Raises:
           RuntimeError: if a process cannot be started, with what it said.
         """
-        raise NotImplementedError
+        distinct = list(dict.fromkeys(sources))
+        verdicts = dict(zip(distinct, self._threads.map(self._check, distinct), strict=True))
+        return [verdicts[source] for source in sources]
+
+    def _check(self, source: str, rules: bool = True, **limits: Any) -> Verdict:
+        """One verdict; tests lift the rules to try the walls behind them, with limits of their own."""
+        if reason := _unreadable(source):
+            return Verdict(False, "parse", reason, isolation=self.isolation)
+        mine = self._limits._replace(**limits)
+        job = {"source": source, "task": self._task, "rules": rules, **mine._asdict()}
+        keeper = self._idle.get()
+        try:
+            return keeper.ask(job, mine)._replace(isolation=self.isolation)
+        finally:
+            self._idle.put(keeper)
 
     def close(self) -> None:
-        """Ends all processes; a pool can be closed twice."""
+        """Ends all processes, in the midst of their work too; a pool can be closed twice."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for keeper in self._keepers:
+            keeper.end()
+        self._threads.shutdown()
+        for keeper in self._keepers:
+            keeper.close()
+        self._folder.cleanup()
 
     def __enter__(self) -> "Pool":
         return self
@@ -73,3 +118,12 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _unreadable(source: str) -> str:
+    """Why a text cannot be sent; empty if it can."""
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError as error:
+        return f"It is no text: {error}."
+    return f"It has {size} bytes; write at most {LONGEST}." if size > LONGEST else ""

@@ -7,6 +7,7 @@ body raises; `shape`: it cannot be called on a batch, or the result has the wron
 judged; `low`: worse than the threshold; `crash`: the process ended without an answer.
 """
 
+import re
 import traceback
 from types import TracebackType
 from typing import NamedTuple
@@ -24,6 +25,8 @@ FAILURES = (
     "crash",
 )
 LONGEST = 2000  # characters of a message
+# How Python, C++ and XLA say that memory ran out.
+STARVED = re.compile("MemoryError|bad_alloc|Cannot allocate memory|RESOURCE_EXHAUSTED")
 
 
 class Verdict(NamedTuple):
@@ -34,9 +37,9 @@ class Verdict(NamedTuple):
       failure: one of `FAILURES`, None if it is ok.
       message: what a model that wrote the source should know to mend it, at most 2,000 characters.
       params: trainable parameters.
-      flops: of one training step, by XLA's count before optimisation.
-      depth: operations with parameters on the longest way from input to output.
-      width: the most features between two of them.
+      flops: of the forward pass of one example.
+      depth: layers.
+      width: the most features of a layer.
       seconds: from the moment a process had it to the answer.
       isolation: the level it really ran under, such as `landlock+seccomp`.
       identity: SHA-256 of the canonical programs; equal for sources that compute the same.
@@ -53,7 +56,7 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
     isolation: str = ""
     identity: str = ""
-    programs: dict[str, bytes] = {}
+    programs: dict[str, bytes] = {}  # noqa: RUF012 - nobody changes it
 
 
 class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error of ours
