@@ -142,6 +142,16 @@ RECIPES: dict[str, Entry] = {
         "arXiv:1803.04439}, year={2018}}",
         "notebooks/03_recurrent_nodes.ipynb",
     ),
+    "llmatic": Entry(
+        "jaxnas.recipes.llmatic",
+        "jaxnas/programs/llmatic.py",
+        "LLMatic, networks by a language model and two archives",
+        "Nasir et al., GECCO 2024, arXiv:2306.01102",
+        "@inproceedings{nasir2024llmatic, title={{LLMatic}: Neural Architecture Search via Large "
+        "Language Models and Quality Diversity Optimization}, author={Nasir, Muhammad Umair and "
+        "Earle, Sam and Cleghorn, Christopher and James, Steven and Togelius, Julian}, "
+        "booktitle={GECCO}, year={2024}}",
+    ),
     "evoprompting": Entry(
         "jaxnas.recipes.evoprompting",
         "jaxnas/programs/evoprompting.py",

@@ -11,7 +11,9 @@ from jaxnas.cells.tabular import Tabular, tabular
 from jaxnas.core import close
 from jaxnas.data import dataset, tables
 from jaxnas.data.toy import waves
+from jaxnas.evolve.archive import Axis, grid
 from jaxnas.evolve.bit_string import BitString
+from jaxnas.evolve.map_elites import map_elites
 from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.oneshot.bilevel import Schedule, bilevel
@@ -41,6 +43,20 @@ def sampling():
     return close(random_search(problem.sample, batch=3), problem), problem
 
 
+def elites():
+    problem = cells()
+    searcher = map_elites(
+        problem.sample,
+        lambda key, elite, _: nb.mutate(key, elite),
+        lambda asked, measured: asked.genotypes[:, :2].astype(jnp.float32),
+        axes=(Axis("first edge", 0, 4), Axis("second edge", 0, 4)),
+        centroids=grid(2, 2),
+        batch=3,
+        founders=6,
+    )
+    return close(searcher, problem), problem
+
+
 def gradient(relaxation, **schedule):
     data = waves(length=12, n=48)
     train, valid = halves(on_device(data, data.train))
@@ -54,6 +70,7 @@ SEARCHES = {
     "aging evolution": lambda: evolution(cells(), population=4, tournament=2),
     "aging evolution in batches": lambda: evolution(cells(), population=6, tournament=3, batch=3),
     "aging evolution of bits": lambda: evolution(BitString(9), population=4, tournament=2, batch=2),
+    "MAP-Elites": elites,
     "DARTS first order": lambda: gradient(darts(CHOICES, **RATE)),
     "DARTS second order": lambda: gradient(darts(CHOICES, **RATE), order="second"),
     "DARTS exact order": lambda: gradient(darts(CHOICES, **RATE), order="exact"),

@@ -1,0 +1,334 @@
+"""LLMatic: networks varied by a language model, kept in two archives.
+
+Paper: Nasir et al., GECCO 2024, arXiv:2306.01102: on NAS-Bench-201 94.26 / 71.62 / 45.87 % after
+2,000 candidates. `jaxnas run llmatic --set base_url=http://127.0.0.1:8091/v1 --set model=NAME`
+searches its cells by the table, `--preset code` writes networks for MNIST-1D;
+`--set proposer=random` is the same search with random edits in the model's place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from jaxnas.cells import nas_bench_201
+from jaxnas.cells.tabular import Tabular, tabular
+from jaxnas.core import Leg, Search, Searcher, close, over_seeds, run_scan
+from jaxnas.data.catalog import load
+from jaxnas.data.dataset import Dataset
+from jaxnas.data.tables import nas_bench_201 as cell_table
+from jaxnas.evolve.archive import Axis, cvt
+from jaxnas.evolve.random_search import random_search
+from jaxnas.evolve.regularized import regularized_evolution
+from jaxnas.llm import Client
+from jaxnas.programs import cell_replies
+from jaxnas.programs.bench import Training, bench
+from jaxnas.programs.distinct import distinct
+from jaxnas.programs.grammars import flax_class
+from jaxnas.programs.judge import REASONS, Judge
+from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
+from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
+from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
+from jaxnas.programs.page import text
+from jaxnas.programs.proposer import Proposer, from_client, random_edits
+from jaxnas.programs.sandbox import Limits
+from jaxnas.recipes.blackbox import random_curve
+from jaxnas.recipes.export_source import export as export
+from jaxnas.recipes.llm import ModelConfig, connect, is_local
+from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
+from jaxnas.recipes.system import System, cell_labels
+from jaxnas.runs.store import Run
+
+CELL_TOKENS, CODE_TOKENS = cell_replies.MAX_TOKENS, 1024  # of a reply at most
+
+
+@dataclass(frozen=True)
+class Config(ModelConfig):
+    """Settings, beyond those of `ModelConfig`.
+
+    Attributes:
+      problem: `table` (cells of NAS-Bench-201, looked up) or `code` (networks in Flax, trained).
+      data: with `table`, `cifar10`, `cifar100` or `ImageNet16-120`; with `code`, a data set of
+        signals or images.
+      split: what the search sees of the table.
+      report: split whose accuracy is reported.
+      evaluations: candidates asked for, per seed; repetitions and what cannot be read among them.
+      batch: candidates of a generation.
+      proposer: who writes: `llm`, or `random` edits in its place.
+      ablation: `none`, or what is left: `networks` or `prompts` (the one archive), `mutation`,
+        `crossover`, `random` (new candidates from the seed).
+      cells: of each archive.
+      mutation: chance that a generation mutates; else it crosses.
+      init_networks: elites that end the first phase.
+      init_prompts: instructions that do.
+      published: whether the published code's rules hold where they differ from the paper's.
+      rivals: searches by random search and by aging evolution that are judged beside, on the table.
+      grammar: whether replies are held to a grammar of cells or classes: `yes`, `no`, or `auto` for
+        the local model alone.
+      max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
+      ratio_high: upper end of the axis of width over depth.
+      flops_low: lower end of the axis of FLOPs of one example, of code.
+      flops_high: upper end.
+      steps: of training, of code.
+      train_batch: examples of a step.
+      optimizer: `sgd` or `adamw`.
+      learning_rate: constant.
+      momentum: of SGD.
+      runs: trainings whose mean judges what is found, and the seed network beside it.
+      level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
+      workers: sources checked at a time.
+      deadline: seconds that the training of one program may take.
+    """
+
+    problem: str = "table"
+    data: str = "cifar10"
+    split: str = "valid"
+    report: str = "test"
+    evaluations: int = 500
+    batch: int = 20
+    proposer: str = "llm"
+    ablation: str = "none"
+    cells: int = 100
+    mutation: float = 0.7
+    init_networks: int = 10
+    init_prompts: int = 10
+    published: bool = False
+    rivals: int = 5
+    grammar: str = "auto"
+    max_tokens: int = 0
+    ratio_high: float = 200.0
+    flops_low: float = 0.0
+    flops_high: float = 2e6
+    steps: int = 1000
+    train_batch: int = 128
+    optimizer: str = "adamw"
+    learning_rate: float = 0.003
+    momentum: float = 0.9
+    runs: int = 3
+    level: str = "auto"
+    workers: int = 2
+    deadline: float = 600.0
+
+
+PRESETS = {
+    "tiny": Config(evaluations=12, batch=4, cells=9, init_networks=3, init_prompts=3, rivals=2),
+    "default": Config(),
+    "code": Config(problem="code", data="mnist1d", evaluations=200, batch=10),
+    # On the table; with `problem=code` 50 epochs on CIFAR-10 as well: 40,000 images in batches of 32.
+    "paper": Config(
+        evaluations=2000, batch=100, flops_low=2e8, flops_high=5e9, steps=62_500, train_batch=32,
+        optimizer="sgd", learning_rate=0.001, runs=1,
+    ),
+    "legacy": Config(
+        evaluations=8000, batch=40, mutation=0.85, init_prompts=20, published=True,
+        flops_low=2e8, flops_high=5e9, steps=62_500, train_batch=32, optimizer="sgd",
+        learning_rate=0.001, runs=1,
+    ),
+}  # fmt: skip
+
+
+def build(config: Config) -> System:
+    """The system of a configuration.
+
+    Raises:
+      ValueError: for settings that cannot be, or no language model where one is needed.
+    """
+    if config.evaluations < 1 or config.evaluations % config.batch:
+        raise ValueError(
+            f"`evaluations` must be a positive multiple of `batch`, but got "
+            f"{config.evaluations} with a batch of {config.batch}."
+        )
+    if config.problem == "table":
+        return _on_table(config)
+    if config.problem == "code":
+        return _of_code(config)
+    raise ValueError(f"`problem` must be table or code, but got {config.problem!r}.")
+
+
+def _on_table(config: Config) -> System:
+    table = cell_table()
+    problem = tabular(table, dataset=config.data, split=config.split, report=config.report)
+    by_model = partial(
+        cell_replies.from_client,
+        max_tokens=config.max_tokens or CELL_TOKENS,
+        grammar=cell_replies.grammar() if _constrained(config) else None,
+    )
+    propose, attach = _proposer(config, by_model, cell_replies.random_edits)
+    candidates, judge = cells(table, config.data), CellJudge(problem)
+    centroids = cvt(jax.random.key(0), cells=config.cells)
+    rules = _rules(config)
+    searcher = llmatic(candidates, propose, centroids=centroids, batch=config.batch, rules=rules)
+    search = close(without_repeats(searcher), judge)
+    labels = cell_labels(NAS_BENCH_201, problem, "queries")
+    return System(
+        [Leg(_mapped(search, lambda state: state.searcher.searcher), _steps(config))],
+        every=1,
+        mode="host",
+        seeds="loop",
+        judge=judge,
+        describe=lambda extra: {config.report: float(extra)},
+        baseline=lambda key, seeds: _beside(key, problem, config),
+        curve=lambda _: random_curve(problem, config.evaluations),
+        space=NAS_BENCH_201._replace(to_text=to_text),
+        labels=labels | {"archives": _archives(candidates, centroids, problem.label)},
+        failures=REASONS,
+        attach=attach,
+    )
+
+
+def _of_code(config: Config) -> System:
+    dataset = load(config.data)
+    shape, classes = _example(dataset), len(dataset.classes)
+    axes = (
+        Axis("width over depth", 0, config.ratio_high),
+        Axis("FLOPs", config.flops_low, config.flops_high),
+    )
+    mutations = MUTATIONS[:PUBLISHED] if config.published else MUTATIONS
+    candidates = networks(shape, classes, axes=axes, mutations=mutations)
+    by_model = partial(
+        from_client,
+        wanted="Model",
+        max_tokens=config.max_tokens or CODE_TOKENS,
+        grammar=flax_class(shape, classes) if _constrained(config) else None,
+    )
+    propose, attach = _proposer(config, by_model, random_edits)
+    centroids = cvt(jax.random.key(0), cells=config.cells)
+    searcher = llmatic(
+        candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
+    )
+    search = distinct(
+        searcher, _judge(config, dataset, 1, text(candidates.seed)), config.evaluations
+    )
+    label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
+    return System(
+        [Leg(_mapped(search, lambda state: state.closed.searcher), _steps(config))],
+        every=1,
+        mode="host",
+        seeds="loop",
+        judge=_judge(config, dataset, config.runs, text(candidates.seed)),
+        describe=_describe,
+        baseline=lambda key, seeds: {"hand-made": candidates.seed[None]},
+        curve=None,
+        space=Notation(text, lambda page: {}),
+        labels={
+            "fitness_label": f"best {label}, mean of {config.runs}",
+            "search_label": f"best {label}",
+            "cost_label": "steps of training",
+            "noun": "program",
+            "archives": _archives(candidates, centroids, f"best {label}"),
+        },
+        failures=REASONS,
+        trace=_trace,
+        attach=attach,
+    )
+
+
+def _example(dataset: Dataset) -> tuple[int, ...]:
+    """Shape of one example; signals come without channels."""
+    shape = dataset.train.x.shape[1:]
+    return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
+
+
+def _judge(config: Config, dataset: Dataset, runs: int, seed: str) -> Judge:
+    training = Training(
+        batch=config.train_batch,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        momentum=config.momentum,
+        runs=runs,
+        deadline=config.deadline,
+    )
+    desk = bench(dataset, training, level=config.level, workers=config.workers, limits=Limits())
+    return Judge(desk.check, desk.train, steps=config.steps, seeds=[seed])
+
+
+def _describe(extra: Any) -> dict[str, float]:
+    names = ("test", "params", "flops", "depth", "width")
+    return {name: float(extra[name]) for name in names}
+
+
+def _trace(extra: Any) -> dict[str, list[float]]:
+    loss = np.asarray(extra["curve"], float).tolist()
+    return {"x": [float(n + 1) for n in range(len(loss))], "mean": loss, "low": loss, "high": loss}
+
+
+def _steps(config: Config) -> int:
+    return config.evaluations // config.batch
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        mutation=config.mutation,
+        init_networks=config.init_networks,
+        init_prompts=config.init_prompts,
+        ablation=config.ablation,
+        published=config.published,
+    )
+
+
+def _proposer(
+    config: Config, by_model: Callable[[Client], Proposer], by_chance: Callable[[], Proposer]
+) -> tuple[Proposer, Callable[[Run], None] | None]:
+    """Who writes, and what is told of the run."""
+    if config.proposer == "random":
+        return by_chance(), None
+    if config.proposer == "llm":
+        line = connect(config)
+        return by_model(line.client), line.attach
+    raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
+
+
+def _constrained(config: Config) -> bool:
+    """Whether replies are held to a grammar."""
+    if config.grammar not in ("auto", "yes", "no"):
+        raise ValueError(f"`grammar` must be auto, yes or no, but got {config.grammar!r}.")
+    return is_local(config) if config.grammar == "auto" else config.grammar == "yes"
+
+
+def _mapped(search: Search, inner: Callable[[Any], State]) -> Search:
+    """The same search, with what its archives hold in the `info` of every step."""
+
+    def step(key: Key[Array, ""], state: Any) -> tuple[Any, dict[str, Any]]:
+        state, info = search.step(key, state)
+        return state, info | maps(inner(state))
+
+    return search._replace(step=step)
+
+
+def _archives(candidates: Candidates, centroids: Array, fitness: str) -> dict[str, Any]:
+    """What the maps of the archives show."""
+
+    def shown(axes: tuple[Axis, ...], label: str) -> dict[str, Any]:
+        ends = [[axis.label, axis.low, axis.high] for axis in axes]
+        return {"centroids": centroids.tolist(), "axes": ends, "fitness": label}
+
+    prompts = shown(prompt_axes(len(candidates.mutations)), "successes of the instruction")
+    return {"networks": shown(candidates.axes, fitness), "prompts": prompts}
+
+
+def _beside(key: Key[Array, ""], problem: Tabular, config: Config) -> dict[str, PyTree]:
+    """What random search and aging evolution find with as many queries as we ask for candidates."""
+    population = min(50, config.evaluations)
+    searchers = {
+        "random search": random_search(problem.sample),
+        "aging evolution": regularized_evolution(
+            problem.sample,
+            nas_bench_201.mutate,
+            population=population,
+            tournament=min(10, population),
+        ),
+    }
+    keys = jax.random.split(key, config.rivals)
+    found = partial(_found, problem, keys, config.evaluations)
+    return {name: found(searcher) for name, searcher in searchers.items()}
+
+
+def _found(problem: Tabular, keys: Key[Array, " S"], queries: int, searcher: Searcher) -> PyTree:
+    search = over_seeds(close(searcher, problem))
+    state, _ = jax.jit(lambda keys: run_scan(search, keys, queries))(keys)
+    return jnp.asarray(search.best(state))
