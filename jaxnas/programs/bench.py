@@ -114,8 +114,9 @@ def _score(outcome: Outcome, steps: int) -> Score:
     """The means over runs; a program of which one run diverged has no fitness."""
     trained = outcome.trained
     if trained is None:
-        return Score(np.nan, np.nan, 0, outcome.failure)
+        return Score(np.nan, np.nan, 0, outcome.failure, message=outcome.message)
     curve = tuple(trained.loss.mean(0).tolist())
     if (trained.diverged >= 0).any():
-        return Score(np.nan, np.nan, int(trained.diverged.max()), "non-finite", curve)
+        message = f"The loss is not finite at step {trained.diverged.max()}."
+        return Score(np.nan, np.nan, int(trained.diverged.max()), "non-finite", curve, message)
     return Score(float(trained.valid.mean()), float(trained.test.mean()), steps, None, curve)

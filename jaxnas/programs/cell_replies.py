@@ -97,12 +97,22 @@ def read(reply: str) -> Cell:
     return UNREADABLE.copy()
 
 
-def from_client(client: Client, *, max_tokens: int = MAX_TOKENS) -> Proposer:
+def grammar() -> str:
+    """The lines that `line` writes, in GBNF; no other reply can then be given."""
+    words = " | ".join(f'"{word}"' for word in WORDS)
+    edges = ' ", " '.join(["op"] * len(EDGES))
+    return f'root ::= "cell = [" {edges} "]"\nop ::= {words}\n'
+
+
+def from_client(
+    client: Client, *, max_tokens: int = MAX_TOKENS, grammar: str | None = None
+) -> Proposer:
     """Replies of a language model as they are, all of a batch under way at once.
 
     Args:
       client: what is asked, one request for each proposal.
       max_tokens: the most tokens of a reply.
+      grammar: whose sentences replies are, see `grammar`; None leaves the model free.
 
     Raises:
       ModelError: by the proposer, if the model does not answer even after all attempts.
@@ -112,7 +122,11 @@ def from_client(client: Client, *, max_tokens: int = MAX_TOKENS) -> Proposer:
     def propose(proposals: Sequence[Proposal]) -> list[str]:
         calls = [
             client.complete(
-                p.messages, temperature=p.temperature, max_tokens=max_tokens, seed=p.seed
+                p.messages,
+                temperature=p.temperature,
+                max_tokens=max_tokens,
+                seed=p.seed,
+                grammar=grammar,
             )
             for p in proposals
         ]

@@ -42,7 +42,7 @@ from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect, is_local
+from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -183,14 +183,13 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
         return untuned(random_edits()), None
     if config.proposer != "llm":
         raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
-    constrained = is_local(config) if config.grammar == "auto" else config.grammar == "yes"
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     write = partial(
         from_client,
         wanted="Model",
         max_tokens=config.max_tokens,
         begun=STUB,
-        grammar=flax_class(shape, classes) if constrained else None,
+        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
     )
     if config.tune == "soft_prompt":
         return _soft(config, write)

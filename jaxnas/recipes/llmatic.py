@@ -29,6 +29,7 @@ from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Training, bench
 from jaxnas.programs.distinct import distinct
+from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS, Judge
 from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
@@ -38,7 +39,7 @@ from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.sandbox import Limits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect
+from jaxnas.recipes.llm import ModelConfig, connect, is_local
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.store import Run
@@ -67,6 +68,8 @@ class Config(ModelConfig):
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
+      grammar: whether replies are held to a grammar of cells or classes: `yes`, `no`, or `auto` for
+        the local model alone.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
       flops_low: lower end of the axis of FLOPs of one example, of code.
@@ -96,6 +99,7 @@ class Config(ModelConfig):
     init_prompts: int = 10
     published: bool = False
     rivals: int = 5
+    grammar: str = "auto"
     max_tokens: int = 0
     ratio_high: float = 200.0
     flops_low: float = 0.0
@@ -149,7 +153,11 @@ def build(config: Config) -> System:
 def _on_table(config: Config) -> System:
     table = cell_table()
     problem = tabular(table, dataset=config.data, split=config.split, report=config.report)
-    by_model = partial(cell_replies.from_client, max_tokens=config.max_tokens or CELL_TOKENS)
+    by_model = partial(
+        cell_replies.from_client,
+        max_tokens=config.max_tokens or CELL_TOKENS,
+        grammar=cell_replies.grammar() if _constrained(config) else None,
+    )
     propose, attach = _proposer(config, by_model, cell_replies.random_edits)
     candidates, judge = cells(table, config.data), CellJudge(problem)
     centroids = cvt(jax.random.key(0), cells=config.cells)
@@ -182,7 +190,12 @@ def _of_code(config: Config) -> System:
     )
     mutations = MUTATIONS[:PUBLISHED] if config.published else MUTATIONS
     candidates = networks(shape, classes, axes=axes, mutations=mutations)
-    by_model = partial(from_client, wanted="Model", max_tokens=config.max_tokens or CODE_TOKENS)
+    by_model = partial(
+        from_client,
+        wanted="Model",
+        max_tokens=config.max_tokens or CODE_TOKENS,
+        grammar=flax_class(shape, classes) if _constrained(config) else None,
+    )
     propose, attach = _proposer(config, by_model, random_edits)
     centroids = cvt(jax.random.key(0), cells=config.cells)
     searcher = llmatic(
@@ -268,6 +281,13 @@ def _proposer(
         line = connect(config)
         return by_model(line.client), line.attach
     raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
+
+
+def _constrained(config: Config) -> bool:
+    """Whether replies are held to a grammar."""
+    if config.grammar not in ("auto", "yes", "no"):
+        raise ValueError(f"`grammar` must be auto, yes or no, but got {config.grammar!r}.")
+    return is_local(config) if config.grammar == "auto" else config.grammar == "yes"
 
 
 def _mapped(search: Search, inner: Callable[[Any], State]) -> Search:

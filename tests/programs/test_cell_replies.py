@@ -1,5 +1,7 @@
 """Cells in a dialogue: what a model is shown, what is read from its replies, what repeats."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,19 @@ def test_a_prompt_shows_the_parents_and_asks_for_one_line():
     assert len(system["content"].split()) + len(user["content"].split()) < 150
     assert len(set(MUTATIONS)) == 9
     assert CREATION not in MUTATIONS
+
+
+def test_every_line_is_a_sentence_of_the_grammar_and_nothing_else_is():
+    root, op = cell_replies.grammar().splitlines()
+    words = re.findall(r'"([^"]*)"', op)
+    parts = re.findall(r'"[^"]*"|op', root)
+    pattern = "".join(
+        f"(?:{'|'.join(words)})" if part == "op" else re.escape(part.strip('"')) for part in parts
+    )
+    for code in range(0, nb.SIZE, 499):
+        assert re.fullmatch(pattern, line(np.asarray(nb.from_code(jnp.int32(code)))))
+    assert not re.fullmatch(pattern, "cell = [skip, none, none, conv3x3, pool3x3]")
+    assert len(words) == 5
 
 
 def test_a_random_edit_changes_one_edge_and_depends_on_the_seed_alone():

@@ -1,12 +1,17 @@
 """LLMatic as a command: a scripted endpoint, its recording, a server that dies in the middle."""
 
+import hashlib
 import json
 
 import pytest
 
 from jaxnas.llm import ModelError, scripted
+from jaxnas.programs import cell_replies
+from jaxnas.programs.bench import Bench
 from jaxnas.programs.cell_replies import line, read
-from jaxnas.recipes import conduct, llm
+from jaxnas.programs.judge import Score
+from jaxnas.programs.sandbox.verdict import Verdict
+from jaxnas.recipes import conduct, llm, llmatic
 from jaxnas.recipes.llmatic import PRESETS, Config, build
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "cell_table")
@@ -51,11 +56,12 @@ def candidates(done):
 
 def test_a_run_asks_the_model_and_a_recording_repeats_it_without(serve, tmp_path):
     serve()
-    first = run(tmp_path / "first", **SERVED)
+    first = run(tmp_path / "first", init_networks="1", **SERVED)
     rows = first.candidates()
     assert len(rows) == 12
     assert {row.failure for row in rows} <= {None, "parse", "duplicate"}
     assert "parse" in {row.failure for row in rows}
+    check_parents(rows)
     assert len(first.calls()) == 12
     meta = first.meta()
     assert meta["status"] == "finished"
@@ -70,7 +76,7 @@ def test_a_run_asks_the_model_and_a_recording_repeats_it_without(serve, tmp_path
     asked = [json.loads(text)["request"] for text in recording.read_text().splitlines()]
     assert len(asked) == 12
     assert {request["max_tokens"] for request in asked} == {60}
-    again = run(tmp_path / "again", replay=str(recording))
+    again = run(tmp_path / "again", replay=str(recording), init_networks="1")
     assert candidates(again) == candidates(first)
 
 
@@ -86,18 +92,65 @@ def test_a_run_whose_server_died_goes_on_as_if_it_had_not(serve, tmp_path):
     assert [row.metrics for row in resumed.results()] == [row.metrics for row in whole.results()]
 
 
-def test_parents_in_the_ledger_are_serial_numbers_of_earlier_candidates(tmp_path):
-    done = run(tmp_path / "run", proposer="random", evaluations="24", init_networks="2")
+def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatch, tmp_path):
+    """The sandbox and the training stand in for themselves: sizes are those of the text."""
+
+    def check(sources):
+        return [
+            Verdict(
+                ok=True,
+                failure=None,
+                params=len(source),
+                flops=100.0 * len(source),
+                depth=source.count("nn."),
+                width=50,
+                identity=hashlib.sha256(source.encode()).hexdigest(),
+                programs={"init": source.encode()},
+            )
+            for source in sources
+        ]
+
+    def train(programs, steps):
+        return [Score(len(one["init"]) % 97, 2.0, steps, curve=(1.0, 0.5)) for one in programs]
+
+    opened = []
+
+    def bench(dataset, training, **settings):
+        opened.append((dataset.name, training, settings["level"]))
+        return Bench(check, train)
+
+    monkeypatch.setattr(llmatic, "bench", bench)
+    done = run(tmp_path / "run", problem="code", data="mnist1d", proposer="random", steps="9")
+    assert [training.runs for _, training, _ in opened] == [1, 3]
+    assert {name for name, *_ in opened} == {"mnist1d"}
     rows = done.candidates()
+    assert len(rows) == 12
+    assert all("class Model(nn.Module)" in row.genotype for row in rows)
+    assert {row.failure for row in rows} <= {None, "duplicate"}
+    assert {row.cost for row in rows} <= {0.0, 9.0}
+    check_parents(rows)
+    kinds = {row.kind: row.metrics for row in done.results()}
+    assert set(kinds) == {"found", "hand-made"}
+    assert kinds["found"]["fitness"] == max(row.fitness for row in rows if row.fitness is not None)
+    assert set(kinds["found"]) >= {"test", "params", "flops", "depth", "width"}
+    (file,) = llmatic.export(done, tmp_path / "found.py")
+    assert "class Model(nn.Module)" in file.read_text()
+
+
+def check_parents(rows):
     named = [(n, row.parents) for n, row in enumerate(rows, 1) if row.parents]
     assert named
     for n, parents in named:
         for serial in map(int, parents.split()):
-            assert serial <= n - (n - 1) % 4 - 1
+            assert serial <= (n - 1) // 4 * 4, "a parent of its own generation"
             assert rows[serial - 1].failure is None
 
 
-def test_without_a_model_it_is_said_how_to_give_one():
+def test_without_a_model_it_is_said_how_to_give_one(monkeypatch):
+    def absent(gguf):
+        raise ValueError("the extra is not installed")
+
+    monkeypatch.setattr(llm, "load_model", absent)
     with pytest.raises(ValueError, match="No language model") as error:
         build(PRESETS["default"])
     assert len(str(error.value).splitlines()) == 4
@@ -108,6 +161,7 @@ def test_without_a_model_it_is_said_how_to_give_one():
     [
         ({"evaluations": 7, "batch": 2}, "`evaluations` must be a positive multiple of `batch`"),
         ({"problem": "maze"}, "`problem` must be .* but got 'maze'"),
+        ({"grammar": "latin"}, "`grammar` must be auto, yes or no, but got 'latin'"),
         ({"proposer": "monkey"}, "`proposer` must be llm or random, but got 'monkey'"),
         ({"proposer": "random", "ablation": "all"}, "`ablation` must be one of none"),
         ({"proposer": "random", "data": "mars"}, "`dataset` must be one of cifar10"),
@@ -116,6 +170,20 @@ def test_without_a_model_it_is_said_how_to_give_one():
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build(Config(**settings))
+
+
+@pytest.mark.parametrize(("grammar", "held"), [("auto", False), ("no", False), ("yes", True)])
+def test_replies_of_an_endpoint_are_held_to_a_grammar_where_asked_for(
+    serve, monkeypatch, grammar, held
+):
+    serve()
+    given = []
+    monkeypatch.setattr(
+        cell_replies, "from_client", lambda client, **settings: given.append(settings)
+    )
+    build(Config(**SERVED, grammar=grammar))
+    wanted = cell_replies.grammar() if held else None
+    assert given == [{"max_tokens": 60, "grammar": wanted}]
 
 
 def test_presets_have_the_published_numbers():
