@@ -26,6 +26,7 @@ class Score(NamedTuple):
       steps: trained.
       failure: one of `FAILURES` where there is no accuracy, else None.
       curve: loss of training along the way, as many points for every program.
+      message: about the failure.
     """
 
     valid: float
@@ -33,6 +34,7 @@ class Score(NamedTuple):
     steps: int
     failure: str | None = None
     curve: tuple[float, ...] = ()
+    message: str = ""
 
 
 Check = Callable[[Sequence[str]], list[Verdict]]
@@ -72,8 +74,8 @@ class Judge:
 
         Returns:
           Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `valid` (the
-          fitness, not a number where there is none), `test`, `curve` `[N, T]`, `seconds` in the sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for
-          whoever is to mend it.
+          fitness, not a number where there is none), `test`, `curve` `[N, T]`, `seconds` in the
+          sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for whoever is to mend it.
         """
         del key
         verdicts = self._verdicts(texts(asked.genotypes))
@@ -121,7 +123,10 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
         "test": jnp.asarray([s.test for s in ended], jnp.float32),
         "curve": jnp.asarray([s.curve for s in ended], jnp.float32).reshape(len(ended), points),
         "identity": jnp.asarray([_digits(v.identity) for v in verdicts], jnp.uint8),
-        "message": jnp.asarray([_bytes(v.message) for v in verdicts], jnp.uint8),
+        "message": jnp.asarray(
+            [_bytes(v.message or s.message) for v, s in zip(verdicts, ended, strict=True)],
+            jnp.uint8,
+        ),
     }
     cost = jnp.asarray([s.steps for s in ended], jnp.float32)
     return Measured(jnp.asarray(valid), cost, extra, failure)

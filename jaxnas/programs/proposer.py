@@ -50,10 +50,15 @@ def from_client(
     """
 
     def propose(proposals: Sequence[Proposal]) -> list[str]:
-        fixed = {"max_tokens": max_tokens, "grammar": grammar}
         calls = [
-            client.complete(p.messages, temperature=p.temperature, seed=p.seed, **fixed)
-            for p in proposals
+            client.complete(
+                proposal.messages,
+                temperature=proposal.temperature,
+                max_tokens=max_tokens,
+                seed=proposal.seed,
+                grammar=grammar,
+            )
+            for proposal in proposals
         ]
         sources = []
         for done in ask_all(calls):

@@ -42,7 +42,7 @@ from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect, is_local
+from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -120,17 +120,17 @@ def build(config: Config) -> System:
     tuner, attach = _tuner(config, dataset)
     seeds = list(MNIST1D.values())
     searcher = evoprompting(tuner, seeds, settings)
-    desk = _bench(config, dataset, runs=1)
-    judge = Judge(desk.check, desk.train, steps=config.steps, seeds=seeds)
+    desk = _bench(config, dataset)
+    judged = partial(Judge, desk.check, steps=config.steps, seeds=seeds)
+    judge, final = judged(desk.train([0])), judged(desk.train(range(1, 1 + config.runs)))
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
-    final = _bench(config, dataset, runs=config.runs)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
     return System(
         [Leg(search, steps(len(seeds), settings))],
         every=1,
         mode="host",
         seeds="loop",
-        judge=Judge(final.check, final.train, steps=config.steps, seeds=seeds),
+        judge=final,
         describe=_describe,
         baseline=lambda key, runs: {"hand-made": pages(seeds)},
         curve=None,
@@ -142,7 +142,7 @@ def build(config: Config) -> System:
             "noun": "program",
         },
         failures=REASONS,
-        trace=_trace,
+        trace=partial(_trace, config.steps),
         notes=partial(_notes, len(seeds)),
         attach=attach,
     )
@@ -183,14 +183,13 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
         return untuned(random_edits()), None
     if config.proposer != "llm":
         raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
-    constrained = is_local(config) if config.grammar == "auto" else config.grammar == "yes"
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     write = partial(
         from_client,
         wanted="Model",
         max_tokens=config.max_tokens,
         begun=STUB,
-        grammar=flax_class(shape, classes) if constrained else None,
+        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
     )
     if config.tune == "soft_prompt":
         return _soft(config, write)
@@ -220,15 +219,20 @@ def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callab
     return Tuner(tuning.init, tuning.tune, proposer), line.attach
 
 
-def _bench(config: Config, dataset: Dataset, runs: int) -> Bench:
+def _bench(config: Config, dataset: Dataset) -> Bench:
     training = Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        runs=runs,
+        evaluate_every=_every(config.steps),
         deadline=config.deadline,
     )
     return bench(dataset, training, level=config.level, workers=config.workers)
+
+
+def _every(steps: int) -> int:
+    """Steps between two evaluations."""
+    return max(1, min(100, steps // 20))
 
 
 def _told(search: Search) -> Search:
@@ -258,9 +262,10 @@ def _describe(extra: Any) -> dict[str, float]:
     }
 
 
-def _trace(extra: Any) -> dict[str, list[float]]:
+def _trace(steps: int, extra: Any) -> dict[str, list[float]]:
     loss = np.asarray(extra["curve"], float).tolist()
-    return {"x": [float(n + 1) for n in range(len(loss))], "mean": loss, "low": loss, "high": loss}
+    ends = [float(min(steps, (n + 1) * _every(steps))) for n in range(len(loss))]
+    return {"x": ends, "mean": loss, "low": loss, "high": loss}
 
 
 def _notes(seeds: int, state: PyTree) -> dict[str, Any]:

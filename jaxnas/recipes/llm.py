@@ -4,6 +4,7 @@ Every reply is kept in a recording, in the run's folder unless another is named,
 killed asks nothing twice, and any run can be repeated by `replay` with neither model nor key.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -118,6 +119,22 @@ def connect(config: ModelConfig, model: Client | None = None) -> Line:
 def is_local(config: ModelConfig) -> bool:
     """Whether the model runs in this process: asked for, or nothing else is named."""
     return not config.base_url and not config.replay and config.model in ("", "local")
+
+
+def is_constrained(config: ModelConfig, grammar: str) -> bool:
+    """Whether replies are held to a grammar.
+
+    Args:
+      config: the settings.
+      grammar: `yes`, `no`, or `auto` for the local model alone; of a recording, as it was.
+    """
+    if grammar != "auto":
+        return grammar == "yes"
+    if not config.replay:
+        return is_local(config)
+    with open(config.replay, encoding="utf-8") as file:
+        first = next(filter(str.strip, file), "{}")
+    return "grammar" in json.loads(first).get("request", {})
 
 
 def _model(config: ModelConfig) -> Client:

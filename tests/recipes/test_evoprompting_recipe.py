@@ -2,7 +2,9 @@
 
 import json
 import random
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import pytest
 from reference.judging import Desk, source
 
@@ -10,8 +12,11 @@ from jaxnas.cli import main
 from jaxnas.llm import scripted
 from jaxnas.programs.bench import Bench
 from jaxnas.programs.evoprompting import STUB
+from jaxnas.programs.grammars import flax_class
+from jaxnas.programs.soft_prompt import SoftPrompt, Tuner
 from jaxnas.recipes import evoprompting as recipe, llm
 from jaxnas.recipes.evoprompting import PRESETS, Config
+from jaxnas.recipes.llm import is_constrained
 from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.store import open_run
 
@@ -40,7 +45,7 @@ def desk():
 
     def bench(dataset, training, **_):
         desk = Desk()
-        return Bench(desk.check, desk.train)
+        return Bench(desk.check, lambda seeds: desk.train)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "bench", bench)
@@ -185,6 +190,66 @@ def test_the_best_program_can_be_written_to_a_file(whole, tmp_path, capsys):
     found = [row for row in whole.results() if row.kind == "found"]
     best = max(found, key=lambda row: row.metrics["fitness"])
     assert written.endswith(best.genotype)
+
+
+def test_a_soft_prompt_is_tuned_between_rounds_on_what_became_no_parent(
+    desk, said, monkeypatch, tmp_path
+):
+    told, served = [], []
+
+    def tune(state, key, sources):
+        told.append(sources)
+        return SoftPrompt(state.vectors + 1, state.losses)
+
+    def serve(model, *, batch=8, soft_prompt=None):
+        served.append(None if soft_prompt is None else float(soft_prompt[0, 0]))
+        return scripted(speak, model="small")
+
+    def start(key):
+        return SoftPrompt(jnp.zeros((2, 3)), jnp.zeros(5))
+
+    monkeypatch.setattr(recipe, "load_model", lambda path: SimpleNamespace(name="small"))
+    monkeypatch.setattr(recipe, "serve", serve)
+    monkeypatch.setattr(recipe, "soft_prompt", lambda model, messages: Tuner(start, tune))
+    settings = ("--set", "tune=soft_prompt", "--set", "rounds=3", "--set", "survivors=1")
+    said("run", "evoprompting", "--preset", "tiny", *settings, "--out", str(tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    assert served == [None, 0, 1, 2]
+    names = list(dict.fromkeys(call.model for call in run.calls()))
+    assert len(names) == 3
+    assert all(name.startswith("small+") for name in names)
+    rows = run.candidates()
+    for number, sources in enumerate(told):
+        mine = rows[4 + 4 * number : 8 + 4 * number]
+        following = {int(s) for s in rows[8 + 4 * number].parents.split()}
+        measured = [r.genotype for r in mine if r.fitness is not None]
+        chosen = {rows[serial - 1].genotype for serial in following}
+        assert sources == [one for one in measured if one not in chosen]
+    replay = ("--set", f"replay={run.folder / 'replies.jsonl'}")
+    said(
+        "run", "evoprompting", "--preset", "tiny", *settings, *replay, "--out", str(tmp_path / "2")
+    )
+    assert open_run(tmp_path / "2").candidates() == rows
+
+
+def test_the_local_model_is_held_to_a_grammar_unless_told_otherwise(
+    desk, said, monkeypatch, tmp_path
+):
+    asked = []
+
+    def speaking(request):
+        asked.append(request.grammar)
+        return speak(request)
+
+    monkeypatch.setattr(llm, "load_model", lambda path: None)
+    monkeypatch.setattr(llm, "serve", lambda *_, **__: scripted(speaking, model="small"))
+    for number, word in enumerate(["auto", "no"]):
+        out = ("--out", str(tmp_path / str(number)))
+        said("run", "evoprompting", "--preset", "tiny", "--set", f"grammar={word}", *out)
+    assert asked == [flax_class((40,), 10)] * 8 + [None] * 8
+    for number in ("0", "1"):
+        recording = str(tmp_path / number / "replies.jsonl")
+        assert is_constrained(Config(replay=recording), "auto") == (number == "0")
 
 
 @pytest.mark.parametrize(
