@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     _add_json(sub)
 
-    sub = command("export", _export, "write a trained network, or a found optimizer, for others")
+    sub = command("export", _export, "write a trained network, a found optimizer or program")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     sub.add_argument("--out", type=Path, metavar="PATH", help="default: RUN/model, or RUN")
     sub.add_argument("--seed", type=int, metavar="N", help="default: the best, where that is fair")
@@ -127,6 +128,13 @@ def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     _add_json(command("data", _data, "show which data sets are here and how to get the others"))
     _add_json(command("doctor", _doctor, "show versions, devices and what is missing"))
+
+    if find_spec("jaxnas.programs"):
+        sub = command("sandbox", _sandbox, "check one source of a network without trusting it")
+        sub.add_argument("file", type=Path, metavar="FILE", help="defines Model(nn.Module)")
+        sub.add_argument("--task", default="mnist1d", metavar="NAME", help="data set it is for")
+        sub.add_argument("--level", default="auto", help="process, landlock, bubblewrap or auto")
+        _add_json(sub)
 
     sub = command("cite", _cite, "print the BibTeX entry of a system")
     sub.add_argument("recipe", metavar="RECIPE", nargs="?", help="all, if left out")
@@ -242,6 +250,7 @@ def _progress(steps: int, label: str) -> Any:
 
 def _show(outcome: Any, *, as_json: bool) -> None:
     from jaxnas.report import report
+    from jaxnas.report.source import is_source, short
     from jaxnas.runs.rows import to_json
 
     page = report([outcome.run.folder], outcome.run.folder / "report.html")
@@ -271,11 +280,13 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     others = [r for r in outcome.run.results() if r.kind not in ("found", "random")]
     names = list(best.metrics)[:2]  # the fitness, and what is reported of the cell
     rows = [
-        (str(r.kind), str(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
+        (str(r.kind), short(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
         for r in [*outcome.found, *outcome.random, *others]
     ]
     _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
     print(f"fitness: {facts['fitness_label']}")
+    if is_source(best.genotype):
+        print(f"source of the best: jaxnas export {outcome.run.folder} --out best.py")
     print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
 
 
@@ -382,8 +393,31 @@ def _doctor(args: argparse.Namespace) -> None:
         except PackageNotFoundError:
             facts[name] = f"missing: {MISSING.get(name, 'pip install ' + name)}"
     facts["compilation cache"] = _cache_compilation()
+    if find_spec("jaxnas.programs"):
+        from jaxnas.programs.sandbox import isolation
+
+        missing = [f"{level}: {why}" for level, why in isolation.survey().items() if why]
+        facts["sandbox"] = isolation.reached(isolation.resolve("auto"))
+        facts["sandbox levels missing"] = "; ".join(missing) or "none"
     facts["data sets missing"] = ", ".join(r.name for r in survey() if not r.here) or "none"
     _facts(facts, as_json=args.json)
+
+
+def _sandbox(args: argparse.Namespace) -> None:
+    source = args.file.read_text()
+    from jaxnas.data.catalog import load
+    from jaxnas.programs.sandbox import Pool
+    from jaxnas.programs.sandbox.program import Task
+
+    data = load(args.task)
+    task = Task(data.train.x.shape[1:], len(data.classes))
+    with Pool(task, args.level, workers=1) as pool:
+        [verdict] = pool.check([source])
+    facts = verdict._asdict()
+    del facts["programs"]
+    _facts(facts, as_json=args.json)
+    if not verdict.ok:
+        raise SystemExit(1)
 
 
 def _cite(args: argparse.Namespace) -> None:

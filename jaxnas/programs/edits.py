@@ -170,17 +170,18 @@ def _steps(network: Network) -> list[int]:
     return [
         i
         for i, step in enumerate(network.body[: network.head])
-        if isinstance(step, ast.Assign)
-        and _target(step) in {n.id for n in ast.walk(step.value) if isinstance(n, ast.Name)}
-        and not _moved(step)
+        if isinstance(step, ast.Assign) and _target(step) in _used(step) and not _moved(step)
     ]
 
 
 def _layer(random: Random, network: Network, at: int) -> ast.stmt:
     """A random layer that goes on with what the statement before has made."""
     name, spatial = network.argument, False
+    made = {name}
     for step in network.body[:at]:
-        name = _target(step) or name
+        if _target(step) and _used(step) & made:
+            name = _target(step)
+            made.add(name)
         found = _axes(step)
         spatial = spatial if found is None else found
     width = random.choice(WIDTHS)
@@ -246,6 +247,12 @@ def _walk(body: list[ast.stmt]) -> Iterator[ast.AST]:
 
 def _names(statement: ast.stmt) -> set[str]:
     return {_called(n) for n in ast.walk(statement) if isinstance(n, ast.Call)}
+
+
+def _used(step: ast.stmt) -> set[str]:
+    """Names that the value of an assignment depends on."""
+    value = step.value if isinstance(step, ast.Assign) else step
+    return {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
 
 
 def _target(step: ast.stmt) -> str:

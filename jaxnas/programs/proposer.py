@@ -8,32 +8,28 @@ Example:
     ['class Model:\n    pass\n']
 """
 
-import ast
 import re
 from collections.abc import Sequence
 
 from jaxnas.llm import Client, Completion, ask_all, extract
 from jaxnas.programs.edits import edited
+from jaxnas.programs.imports import with_imports
 from jaxnas.programs.page import spoilt
 from jaxnas.programs.proposal import Proposal as Proposal, Proposer as Proposer
 
-USUAL_IMPORTS = {
-    "jax": "import jax",
-    "jnp": "import jax.numpy as jnp",
-    "nn": "import flax.linen as nn",
-    "lax": "from jax import lax",
-    "math": "import math",
-    "partial": "from functools import partial",
-}
 _BLOCK = re.compile(r"^```\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _GOES_ON = re.compile(
     r"""[ \t]+(?=[@\w"'#])(?!class\b|import\b|from\b)|@nn\.compact|def\s+(__call__|setup)\b"""
 )
-_FUTURES = re.compile(r"(from __future__ .*\n)*")
 
 
 def from_client(
-    client: Client, *, wanted: str | None = None, max_tokens: int = 512, begun: str = ""
+    client: Client,
+    *,
+    wanted: str | None = None,
+    max_tokens: int = 512,
+    begun: str = "",
+    grammar: str | None = None,
 ) -> Proposer:
     """Programs by a language model, all proposals of a batch under way at once.
 
@@ -43,6 +39,7 @@ def from_client(
       max_tokens: the most tokens of a reply.
       begun: the line of the program that prompts end with, if they end within it. A reply may go
         on from there or begin again.
+      grammar: whose sentences replies are, see `programs.grammars`; None leaves the model free.
 
     Returns:
       The proposer. Imports that replies tend to forget are put before their programs.
@@ -53,10 +50,9 @@ def from_client(
     """
 
     def propose(proposals: Sequence[Proposal]) -> list[str]:
+        fixed = {"max_tokens": max_tokens, "grammar": grammar}
         calls = [
-            client.complete(
-                p.messages, temperature=p.temperature, max_tokens=max_tokens, seed=p.seed
-            )
+            client.complete(p.messages, temperature=p.temperature, seed=p.seed, **fixed)
             for p in proposals
         ]
         sources = []
@@ -105,19 +101,3 @@ def _readings(reply: str, begun: str, finish: str) -> list[tuple[str, str]]:
     indented = more if more[0].isspace() else f"    {more}"
     body, *rest = re.split(r"\n(?=[^\s#])", indented, maxsplit=1)
     return [(f"{begun}\n{body}\n", "stop" if rest else finish), whole]
-
-
-def with_imports(source: str) -> str:
-    """A program with the usual imports it uses and has not."""
-    tree = ast.parse(source)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    bound = {
-        (alias.asname or alias.name).split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    missing = [f"{line}\n" for name, line in USUAL_IMPORTS.items() if name in names - bound]
-    first = _FUTURES.match(source)
-    end = first.end() if first else 0
-    return source[:end] + "".join(missing) + source[end:]

@@ -142,6 +142,15 @@ RECIPES: dict[str, Entry] = {
         "arXiv:1803.04439}, year={2018}}",
         "notebooks/03_recurrent_nodes.ipynb",
     ),
+    "evoprompting": Entry(
+        "jaxnas.recipes.evoprompting",
+        "jaxnas/programs/evoprompting.py",
+        "EvoPrompting, evolution of programs by prompts",
+        "Chen et al., NeurIPS 2023, arXiv:2302.14838",
+        "@inproceedings{chen2023evoprompting, title={{EvoPrompting}: Language Models for "
+        "Code-Level Neural Architecture Search}, author={Chen, Angelica and Dohan, David M. and "
+        "So, David R.}, booktitle={NeurIPS}, year={2023}}",
+    ),
 }
 
 

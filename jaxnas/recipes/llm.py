@@ -19,13 +19,14 @@ from jaxnas.llm import (
     record,
     replay,
 )
+from jaxnas.llm.local import load_model, serve
 from jaxnas.recipes.calls import to_ledger, used
 from jaxnas.runs.store import Run
 
 RECORDING = "replies.jsonl"
 HOW = """No language model is configured. Give one of these:
   an endpoint:    --set base_url=http://127.0.0.1:8091/v1 --set model=NAME   (and key_env=VARIABLE)
-  the local one:  pip install 'jaxnas[local]', then --set model=local
+  the local one:  pip install 'jaxnas[local]' (then it is taken by itself)
   a recording:    --set replay=replies.jsonl   (every run leaves one in its folder)"""
 
 
@@ -34,7 +35,9 @@ class ModelConfig:
     """Settings of every recipe that asks a language model.
 
     Attributes:
-      model: the endpoint's name for the model, or `local`.
+      model: the endpoint's name for the model; `local` for the one in this process, which is also
+        taken where neither an endpoint nor a recording is named.
+      gguf: file of the local model; empty for SmolLM2, from the extra `local`.
       base_url: of an OpenAI-compatible endpoint, up to and without `/chat/completions`.
       key_env: name of the environment variable that holds the endpoint's key; empty for none.
       replay: a recording that answers in the place of a model.
@@ -50,6 +53,7 @@ class ModelConfig:
     """
 
     model: str = ""
+    gguf: str = ""
     base_url: str = ""
     key_env: str = ""
     replay: str = ""
@@ -71,31 +75,49 @@ class Line(NamedTuple):
       client: what is asked.
       attach: for `System.attach`: from then on calls are written to the run's ledger, replies to
         its folder, and what it has spent before counts.
+      around: `(client) -> client`, another model by the same recording, budget and ledger; models
+        that answer differently must have different names.
     """
 
     client: Client
     attach: Callable[[Run], None]
+    around: Callable[[Client], Client]
 
 
-def connect(config: ModelConfig) -> Line:
+def connect(config: ModelConfig, model: Client | None = None) -> Line:
     """The model that a configuration names, with its recording, budget, retries and ledger.
 
     Args:
       config: the settings.
+      model: in the place of the one that is named.
 
     Raises:
-      ValueError: if none is named, with the ways to name one, or a setting cannot be.
+      ValueError: if none is named or there, with the ways to name one, or a setting cannot be.
     """
-    model = _model(config)
-    now = [_guarded(config, model, None)]
+    stacks: dict[str, Client] = {}
+    now: list[Callable[[Client], Client]] = [_guard(config, None)]
+    if model is None:
+        model = _model(config)
+        now[0](model)  # refuses what cannot be before the run begins
 
     def attach(run: Run) -> None:
-        now[0] = _guarded(config, model, run)
+        now[0] = _guard(config, run)
+        stacks.clear()
 
-    async def send(request: Request) -> Completion:
-        return await now[0].send(request)
+    def around(client: Client) -> Client:
+        async def send(request: Request) -> Completion:
+            if client.model not in stacks:
+                stacks[client.model] = now[0](client)
+            return await stacks[client.model].send(request)
 
-    return Line(Client(model.model, send), attach)
+        return client._replace(send=send)
+
+    return Line(around(model), attach, around)
+
+
+def is_local(config: ModelConfig) -> bool:
+    """Whether the model runs in this process: asked for, or nothing else is named."""
+    return not config.base_url and not config.replay and config.model in ("", "local")
 
 
 def _model(config: ModelConfig) -> Client:
@@ -105,19 +127,32 @@ def _model(config: ModelConfig) -> Client:
     if config.base_url and config.model:
         key_env = config.key_env or None
         return endpoint(config.base_url, config.model, key_env=key_env, timeout=config.timeout)
-    raise ValueError(HOW)
+    if not is_local(config):
+        raise ValueError(HOW)
+    try:
+        return serve(load_model(config.gguf or None), batch=config.concurrency)
+    except ValueError as error:
+        raise error if config.model else ValueError(HOW) from error
 
 
-def _guarded(config: ModelConfig, model: Client, run: Run | None) -> Client:
+def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
+    """The layers around a model, before the run there is one and within it."""
     keep = config.record or (str(run.folder / RECORDING) if run else "")
     known = min(config.price_prompt, config.price_completion) >= 0
     prices = Prices(config.price_prompt, config.price_completion) if known else Prices()
     limits = {name: getattr(config, name) or None for name in ("requests", "tokens", "money")}
     budget = Budget(**limits, used=used(run) if run else None)
-    client = record(model, keep) if keep and not config.replay else model
-    return attempts(
-        budget.guard(client, prices=prices),
-        concurrency=config.concurrency,
-        deadline=3 * config.timeout,
-        on_attempt=to_ledger(run, prices) if run else None,
-    )
+
+    def guarded(model: Client) -> Client:
+        if config.replay:
+            model = replay(config.replay, model.model)
+        elif keep:
+            model = record(model, keep)
+        return attempts(
+            budget.guard(model, prices=prices),
+            concurrency=config.concurrency,
+            deadline=3 * config.timeout,
+            on_attempt=to_ledger(run, prices) if run else None,
+        )
+
+    return guarded

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxnas.report.view import COLOURS, FAINT, Series, is_none
 
-_WIDTH = 10.6  # inches, the width of the page
-_STYLE: Any = {
+WIDTH = 10.6  # inches, the width of the page
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxnas",
     "text.parse_math": False,
@@ -75,52 +75,52 @@ def best_so_far(label: str, fitness: Series, cost: Series | None) -> Line:
     seeds = range(best.shape[1])
     places = [np.searchsorted(spent[:, s], grid, "right") - 1 for s in seeds]
     at = np.stack([np.where(p < 0, np.nan, best[p, s]) for s, p in enumerate(places)], 1)
-    return Line(label, grid, *_quartiles(at))
+    return Line(label, grid, *quartiles(at))
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def search(lines: Sequence[Line], references: Sequence[Line], *, x: str, y: str) -> str:
     """Best-so-far lines, with reference lines dashed in grey beside them."""
-    figure, (axes,) = _panels(1, width=_WIDTH, height=3.9, columns=1)
+    figure, (axes,) = _panels(1, width=WIDTH, height=3.9, columns=1)
     for i, line in enumerate(lines):
-        _draw(axes, line, COLOURS[i % len(COLOURS)])
+        draw(axes, line, COLOURS[i % len(COLOURS)])
     for i, line in enumerate(references):
-        _draw(axes, line, "#6b7480", style=("--", ":", "-.")[i % 3])
+        draw(axes, line, "#6b7480", style=("--", ":", "-.")[i % 3])
     axes.set(xlabel=x, ylabel=textwrap.fill(y, 44), **_window([*lines, *references]))
     axes.legend(loc="lower right")
-    return _svg(figure)
+    return to_svg(figure)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def training(lines: Sequence[Line], references: Sequence[Line], *, x: str, y: str) -> str:
     """Curves of training, those of references thin; the vertical axis is a logarithm where it can be."""
-    figure, (axes,) = _panels(1, width=_WIDTH, height=4.6, columns=1)
+    figure, (axes,) = _panels(1, width=WIDTH, height=4.6, columns=1)
     for i, line in enumerate(references):
         axes.plot(line.x, line.mid, lw=1.0, color=FAINT if i >= 8 else COLOURS[-1 - i], ls="--")
         axes.lines[-1].set_label(line.label)
     for i, line in enumerate(lines):
-        _draw(axes, line, COLOURS[i % len(COLOURS)])
+        draw(axes, line, COLOURS[i % len(COLOURS)])
     axes.set(xlabel=x, ylabel=y)
     if all((line.mid > 0).all() for line in [*lines, *references]):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
-    return _svg(figure)
+    return to_svg(figure)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def metrics(series: dict[str, Series]) -> str:
     """One small panel for each kind of metric: median and quartiles over seeds."""
     kinds: dict[str, list[str]] = {}
     for name in series:
         kind = next((kind for kind in ("loss", "accuracy", "error") if kind in name), name)
         kinds.setdefault(kind, []).append(name)
-    figure, panels = _panels(len(kinds), width=_WIDTH / 3, height=2.3, columns=3)
+    figure, panels = _panels(len(kinds), width=WIDTH / 3, height=2.3, columns=3)
     for axes, (kind, names) in zip(panels, kinds.items(), strict=False):
         for i, name in enumerate(names):
             steps, values = _binned(recorded(series[name]))
-            _draw(axes, Line(plain(name), steps, *_quartiles(values)), COLOURS[i % len(COLOURS)])
+            draw(axes, Line(plain(name), steps, *quartiles(values)), COLOURS[i % len(COLOURS)])
             if not (series[name].values % 1).any():
                 axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
                 axes.set_ylim(np.min(values) - 0.5, np.max(values) + 0.5)
@@ -128,10 +128,10 @@ def metrics(series: dict[str, Series]) -> str:
         axes.set_xlabel("step")
         if len(names) > 1:
             axes.legend(fontsize=8, handlelength=1.4)
-    return _svg(figure)
+    return to_svg(figure)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def weights(
     series: Series, edges: Sequence[str], operations: Sequence[str], colours: dict[str, str]
 ) -> str:
@@ -148,7 +148,7 @@ def weights(
     """
     count = series.values.shape[2]
     columns = 3 if count % 3 == 0 and count % 4 else 4
-    figure, panels = _panels(count, width=_WIDTH / columns, height=1.9, columns=columns, share=True)
+    figure, panels = _panels(count, width=WIDTH / columns, height=1.9, columns=columns, share=True)
     steps, values = _binned(series)
     for e, axes in enumerate(panels[:count]):
         for o, name in enumerate(operations):
@@ -165,10 +165,10 @@ def weights(
     figure.supylabel("mixing weight", fontsize=9.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 8))
-    return _svg(figure)
+    return to_svg(figure)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def strengths(
     weight: np.ndarray,
     accuracy: np.ndarray,
@@ -190,7 +190,7 @@ def strengths(
     """
     columns = min(len(edges), 4)
     figure, panels = _panels(
-        len(edges), width=_WIDTH / columns, height=2.4, columns=columns, whole=False
+        len(edges), width=WIDTH / columns, height=2.4, columns=columns, whole=False
     )
     for e, axes in enumerate(panels[: len(edges)]):
         for o, name in enumerate(operations):
@@ -201,10 +201,10 @@ def strengths(
     figure.supylabel("accuracy with it alone, %", fontsize=9.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 8))
-    return _svg(figure)
+    return to_svg(figure)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def dots(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str) -> str:
     """Judged cells of several runs: a dot each, random cells beside them in grey.
 
@@ -215,7 +215,7 @@ def dots(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str) -> str:
     Returns:
       The SVG, with a bar at each mean.
     """
-    figure, (axes,) = _panels(1, width=_WIDTH, height=0.8 + 0.55 * len(rows), columns=1)
+    figure, (axes,) = _panels(1, width=WIDTH, height=0.8 + 0.55 * len(rows), columns=1)
     for i, (_, found, random) in enumerate(rows):
         look = (found, i - 0.12, COLOURS[i % len(COLOURS)]), (random, i + 0.2, "#9aa2ad")
         for values, y, colour in look:
@@ -225,7 +225,7 @@ def dots(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], *, x: str) -> str:
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set(xlabel=x, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def recorded(series: Series) -> Series:
@@ -261,7 +261,8 @@ def _panels(
     return figure, panels
 
 
-def _draw(axes: Axes, line: Line, colour: str, style: str = "-") -> None:
+def draw(axes: Axes, line: Line, colour: str, style: str = "-") -> None:
+    """Draws a line and its band."""
     axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, lw=0)
     mark = "o" if len(line.x) == 1 else ""  # a line through one point is nothing
     axes.plot(line.x, line.mid, color=colour, lw=1.9, ls=style, marker=mark, label=line.label)
@@ -276,7 +277,8 @@ def _window(lines: Sequence[Line]) -> dict[str, Any]:
     return {"xlim": (0, end), "ylim": (low - room, high + room)}
 
 
-def _quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median, first and third quartile over seeds of `[T, S]`, NaN where nothing was recorded."""
     some = np.isfinite(values).any(axis=1)
     found = np.full((3, len(values)), np.nan)
     found[:, some] = np.nanquantile(values[some], (0.5, 0.25, 0.75), axis=1)
@@ -298,13 +300,16 @@ def _binned(series: Series, most: int = 200) -> tuple[np.ndarray, np.ndarray]:
     return steps[starts], np.add.reduceat(values, starts, axis=0) / counts
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element that needs nothing else and is the same each time."""
     file = io.StringIO()
     bare = {"Creator": None, "Date": None, "Format": None, "Type": None}
     figure.savefig(file, format="svg", metadata=bare)
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(
-        r' id="(figure|axes|patch|line2d|text|matplotlib|FillBetween\w*|legend)[\w.]*"', "", text
+        r' id="(figure|axes|patch|line2d|text|matplotlib|\w+Collection|QuadMesh|FillBetween\w*|legend)[\w.]*"',
+        "",
+        text,
     )
     return text[text.index("<svg") :]

@@ -40,6 +40,11 @@ figure svg { max-width: 100%; height: auto; display: block; }
 .key { display: inline-block; width: 18px; height: 3px; margin: 0 6px 4px 14px; }
 details { margin: 14px 0; }
 summary { cursor: pointer; color: var(--blue); }
+td details { margin: 0; }
+pre.diff span { display: block; min-height: 1.45em; }
+.add { background: #e3f4e8; color: #0b5227; }
+.del { background: #fce9e6; color: #8a1c12; }
+.at { color: var(--soft); }
 @media print { main { padding: 0; } h2, figure, tr { break-inside: avoid; } }
 """
 

@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from jaxnas.report import figures, tree
+from jaxnas.report.archive import PREFIX, archives
+from jaxnas.report.calls import calls
 from jaxnas.report.cell import draw, legend
 from jaxnas.report.figures import Line, plain
 from jaxnas.report.html import CSS, Markup, duration, facts, figure, join, number, table, tag
+from jaxnas.report.lineage import ancestry
+from jaxnas.report.source import code, is_source, short
 from jaxnas.report.tables import candidates, compared, results, values
+from jaxnas.report.validity import validity
 from jaxnas.report.view import View, graphs, view
 from jaxnas.runs.rows import Curve, Result
 
@@ -73,9 +78,14 @@ def _run(one: View, *, several: bool) -> Markup:
     parts += [_facts(one), *_banners(one)]
     sections = (
         (f"Found {_noun(one)}s", _results(one)),
+        ("Source of the best", _source(one)),
         ("Search", _search([one])),
         (f"Training of {_noun(one)}s", _trained(one)),
         ("Traversal", _traversal(one)),
+        ("Archives", archives(one)),
+        ("Lineage", ancestry(one)),
+        ("Validity", validity(one)),
+        ("Calls of language models", calls(one)),
         ("Training", _metrics(one)),
         ("Mixing weights", _weights(one)),
         ("Strength of operations", _strengths(one)),
@@ -166,6 +176,16 @@ def _results(one: View) -> Markup | str:
                 caption += "; grey carries no operation."
                 drawn.append(figure(draw(graph, one.colours), caption, legend(one.colours, graph)))
     return join([results(one, _noun(one)), *drawn])
+
+
+def _source(one: View) -> Markup | str:
+    """The program that is the answer; of a run without one, the best candidate so far."""
+    found = [r for r in one.results if r.kind == "found"]
+    tried = [] if found else one.run.top(1)
+    texts = [max(found, key=_rank).genotype] if found else [c.genotype for c, _ in tried]
+    if not texts or not is_source(texts[0]):
+        return ""
+    return join([tag("p", short(texts[0]), class_="soft"), code(texts[0])])
 
 
 def _rank(result: Result) -> float:
@@ -269,7 +289,7 @@ def _metrics(one: View) -> Markup | str:
 def _weights(one: View) -> Markup | str:
     drawn = []
     for name, series in one.snapshots.items():
-        if series.values.ndim != 4 or "/" in name:
+        if series.values.ndim != 4 or "/" in name or name.startswith(PREFIX):
             continue
         edges, operations = series.values.shape[2:]
         named = [str(x) for x in one.meta.get("edges", ())]

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxnas.report.figures import plain
 from jaxnas.report.html import Markup, duration, join, number, table, tag
+from jaxnas.report.source import cell
 from jaxnas.report.view import View
 
 _SHOWN = 24
@@ -36,7 +37,7 @@ def results(one: View, noun: str = "cell") -> Markup:
     columns, rows, sums = names(one), list[list[str]](), list[int]()
     found = [r for r in one.results if r.kind == "found"]
     rows += [
-        [f"seed {r.seed}", *(number(r.metrics.get(c)) for c in columns), r.genotype]
+        [f"seed {r.seed}", *(number(r.metrics.get(c)) for c in columns), cell(r.genotype)]
         for r in found[:_SHOWN]
     ]
     for kind, word in (("found", "found"), ("random", "random")):
@@ -49,11 +50,12 @@ def results(one: View, noun: str = "cell") -> Markup:
     if random:
         best = max(random, key=lambda r: r.metrics["fitness"])
         row = (number(best.metrics.get(c)) for c in columns)
-        rows.append(["random, best by fitness", *row, best.genotype])
+        rows.append(["random, best by fitness", *row, cell(best.genotype)])
     made = [r for r in one.results if r.kind not in ("found", "random")]
     made.sort(key=lambda r: -(r.metrics.get("fitness") or -np.inf))
     rows += [
-        [r.kind, *(number(r.metrics.get(c)) for c in columns), r.genotype] for r in made[:_SHOWN]
+        [r.kind, *(number(r.metrics.get(c)) for c in columns), cell(r.genotype)]
+        for r in made[:_SHOWN]
     ]
     more = f" The first {_SHOWN} of {len(found)} seeds are listed." if len(found) > _SHOWN else ""
     caption = f"± is the sample standard deviation. All {noun}s were judged alike." + more
@@ -75,14 +77,15 @@ def candidates(one: View) -> Markup:
             str(c.seed),
             str(c.step),
             f"{n:,}",
-            c.genotype,
+            cell(c.genotype),
         ]
         for i, (c, n) in enumerate(one.run.top(20), start=1)
     ]
     heads = ["", "fitness", "cost", "seed", "step", "times measured", "genotype"]
     parts = [tag("p", counted), table(heads, best, code=["genotype"])]
     failed = [
-        [str(c.seed), str(c.step), c.failure or "unknown", c.genotype] for c in one.run.failed(10)
+        [str(c.seed), str(c.step), c.failure or "unknown", cell(c.genotype)]
+        for c in one.run.failed(10)
     ]
     if failed:
         heads = ["seed", "step", "reason", "genotype"]

@@ -210,6 +210,14 @@ class Run:
         rest = "WHERE fitness IS NULL GROUP BY why ORDER BY n DESC, why"
         return dict(ledger.read(self._path, f"{query} {rest}"))
 
+    def outcomes(self) -> list[tuple[int, str | None, int]]:
+        """How many candidates of each step were measured (`None`) or failed, by reason."""
+        why = "CASE WHEN fitness IS NULL THEN COALESCE(failure, 'unknown') END AS why"
+        query = (
+            f"SELECT step, {why}, COUNT(*) FROM candidates GROUP BY step, why ORDER BY step, why"
+        )
+        return ledger.read(self._path, query)
+
     def totals(self) -> tuple[int, int]:
         """How many candidates were measured, and how many of them differed."""
         query = "SELECT COUNT(*), COUNT(DISTINCT genotype) FROM candidates"

@@ -8,7 +8,8 @@ import pytest
 from jaxnas.llm import BudgetError, ModelError, Reply, scripted
 from jaxnas.llm.budget import Budget
 from jaxnas.programs.edits import edited
-from jaxnas.programs.proposer import Proposal, from_client, random_edits, with_imports
+from jaxnas.programs.imports import with_imports, without_imports
+from jaxnas.programs.proposer import Proposal, from_client, random_edits
 
 STUB = "class Model(nn.Module):"
 BODY = "    @nn.compact\n    def __call__(self, x):\n        return nn.Dense(10)(x)\n"
@@ -100,6 +101,14 @@ def test_forgotten_imports_are_added_and_nothing_else():
         *source.splitlines()[1:],
     ]
     assert with_imports(COMPLETE) == COMPLETE
+
+
+def test_usual_imports_go_and_come_back():
+    assert (
+        without_imports(f"import jax\nimport numpy\n\n\n{PROGRAM}")
+        == f"import numpy\n\n\n{PROGRAM[:-1]}"
+    )
+    assert with_imports(without_imports(COMPLETE)) == COMPLETE[:-1]
 
 
 def test_random_edits_change_the_first_parent_by_the_seed():

@@ -33,12 +33,15 @@ def say(line, **fields):
     return done.replies[0].text if isinstance(done, Completion) else done
 
 
-def test_without_a_model_three_lines_say_how_to_give_one():
+def test_without_a_model_three_lines_say_how_to_give_one(monkeypatch):
+    monkeypatch.setattr("jaxnas.data.gguf_files.PACKAGE", "no_such_package")
     for config in (ModelConfig(), ModelConfig(model="m"), ModelConfig(base_url="http://h/v1")):
         with pytest.raises(ValueError, match="No language model") as error:
             connect(config)
         assert str(error.value) == HOW
     assert len(HOW.splitlines()) == 4
+    with pytest.raises(ValueError, match="no_such_package"):
+        connect(ModelConfig(model="local"))
     assert all(word in HOW for word in ("base_url", "model", "jaxnas[local]", "replay"))
 
 
@@ -98,3 +101,30 @@ def test_a_server_that_fails_is_asked_again(monkeypatch):
     lines = [ModelError("limited", "busy", status=429, retry_after=0.0), "here"]
     monkeypatch.setattr(llm, "endpoint", lambda *_, **__: scripted(lines))
     assert say(connect(SERVED)) == "here"
+
+
+def test_the_local_model_is_taken_where_nothing_else_is_named(monkeypatch):
+    asked = []
+
+    def serve(model, *, batch):
+        asked.append((model, batch))
+        return scripted(["at home"], model="small")
+
+    monkeypatch.setattr(llm, "load_model", lambda path: f"weights of {path}")
+    monkeypatch.setattr(llm, "serve", serve)
+    assert say(connect(ModelConfig(concurrency=3))) == "at home"
+    assert connect(ModelConfig(model="local", gguf="other.gguf")).client.model == "small"
+    assert asked == [("weights of None", 3), ("weights of other.gguf", 4)]
+
+
+def test_other_models_share_recording_and_budget(server, tmp_path):
+    config = ModelConfig(base_url="http://h/v1", model="m", requests=2)
+    with create(tmp_path / "run", {}) as run:
+        line = connect(config)
+        line.attach(run)
+        tuned = line.around(scripted(["tuned"], model="m+1"))
+        assert (say(line), say(line._replace(client=tuned))) == ("reply 1", "tuned")
+        assert isinstance(say(line, seed=5), BudgetError)
+    path = str(tmp_path / "run" / "replies.jsonl")
+    again = connect(ModelConfig(replay=path, model="m"))
+    assert say(again._replace(client=again.around(tuned))) == "tuned"

@@ -1,7 +1,7 @@
 """From what came out of a sandbox to a verdict; nothing in it is believed.
 
 A candidate runs in the process that answers for it, so it may say anything: wrong lengths, types,
-numbers without end. Its counts are its own to lie about; whoever trains counts again.
+numbers without end. Its counts are its own to lie about; its accuracy is measured elsewhere.
 """
 
 import math

@@ -3,6 +3,7 @@
 Nothing it says is believed by the parent (`answer`), since the candidate runs beside it.
 """
 
+import contextlib
 import gc
 import os
 from typing import Any, NoReturn
@@ -42,7 +43,10 @@ def _keep_only(answer: int, output: int) -> None:
     held = [os.dup2(old, 200 + new) for new, old in enumerate((nothing, output, output, answer))]
     for new, old in enumerate(held):
         os.dup2(old, new, inheritable=False)
-    os.closerange(ANSWER + 1, os.sysconf("SC_OPEN_MAX"))
+    for each in map(int, os.listdir("/dev/fd")):
+        if each > ANSWER:
+            with contextlib.suppress(OSError):  # the one by which they were listed
+                os.close(each)
 
 
 def _answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -1,0 +1,136 @@
+"""Sources as a `Problem`: checked in a sandbox, trained where no source is ever run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, UInt8
+
+from jaxnas.core import Asked, Measured
+from jaxnas.programs.edits import edited
+from jaxnas.programs.page import pages, texts
+from jaxnas.programs.sandbox.verdict import FAILURES, Verdict
+
+REASONS = ("", *FAILURES)
+MESSAGE = 2048  # bytes kept of what a model should know to mend its program
+
+
+class Score(NamedTuple):
+    """How the training of one program ended.
+
+    Attributes:
+      valid: best accuracy of validation seen, in %.
+      test: accuracy on the test set in %, at the same moment; not a number where it was not asked.
+      steps: trained.
+      failure: one of `FAILURES` where there is no accuracy, else None.
+      curve: loss of training along the way, as many points for every program.
+    """
+
+    valid: float
+    test: float
+    steps: int
+    failure: str | None = None
+    curve: tuple[float, ...] = ()
+
+
+Check = Callable[[Sequence[str]], list[Verdict]]
+Train = Callable[[Sequence[Mapping[str, bytes]], int], list[Score]]
+
+
+class Judge:
+    """Programs, judged by the accuracy they reach in so many steps of training.
+
+    Nothing depends on the key or on what was measured before: a program is always trained from the
+    same seed. So it is remembered instead of trained again, at the cost it had (`distinct` lets a
+    search pay once).
+
+    Args:
+      check: sources to verdicts, such as `Pool.check`.
+      train: `(programs, steps) -> scores` in order.
+      steps: of training, where a candidate's budget is -1; also the most.
+      seeds: sources whose random edits are samples.
+
+    Raises:
+      ValueError: if there is no step to train.
+    """
+
+    def __init__(self, check: Check, train: Train, *, steps: int, seeds: Sequence[str]) -> None:
+        if steps < 1:
+            raise ValueError(f"`steps` must be at least 1, but got {steps}.")
+        self.check, self.train, self.steps, self.seeds = check, train, steps, tuple(seeds)
+        self._known: dict[tuple[str, int], Score] = {}
+
+    def sample(self, key: Key[Array, ""], n: int) -> UInt8[np.ndarray, "n L"]:
+        """Random edits of the seeds, one to three each."""
+        numbers = np.asarray(jax.random.randint(key, (n,), 0, 2**31 - 1)).tolist()
+        return pages([edited(self.seeds[i % len(self.seeds)], i, most=3) for i in numbers])
+
+    def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
+        """Checks every source and trains each program once; `cost` is in steps.
+
+        Returns:
+          Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `valid` (the
+          fitness, not a number where there is none), `test`, `curve` `[N, T]`, `seconds` in the sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for
+          whoever is to mend it.
+        """
+        del key
+        verdicts = self._verdicts(texts(asked.genotypes))
+        budget = np.asarray(asked.budget)
+        lengths = np.where(budget < 0, self.steps, np.minimum(budget, self.steps)).tolist()
+        tasks = [(v.identity, n) if v.ok else None for v, n in zip(verdicts, lengths, strict=True)]
+        new = {
+            task: v.programs
+            for task, v in zip(tasks, verdicts, strict=True)
+            if task and task not in self._known
+        }
+        for steps in sorted({steps for _, steps in new}):
+            some = [task for task in new if task[1] == steps]
+            ended = self.train([new[task] for task in some], steps)
+            self._known |= dict(zip(some, ended, strict=True))
+        scores = [self._known[task] if task else None for task in tasks]
+        return _measured(verdicts, scores)
+
+    def _verdicts(self, sources: Sequence[str]) -> list[Verdict]:
+        """Of all sources; an empty page is none."""
+        told = iter(self.check([source for source in sources if source]))
+        empty = Verdict(False, "parse", "The source is empty.")
+        return [next(told) if source else empty for source in sources]
+
+
+def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Measured:
+    reasons = [s.failure if s else v.failure for v, s in zip(verdicts, scores, strict=True)]
+    failure = jnp.asarray([REASONS.index(reason or "") for reason in reasons], jnp.int32)
+    valid = np.array([-np.inf if s is None or s.failure else s.valid for s in scores], np.float32)
+    points = max((len(s.curve) for s in scores if s), default=0)
+    nothing = Score(np.nan, np.nan, 0, curve=(np.nan,) * points)
+    ended = [s or nothing for s in scores]
+    counts = {
+        name: jnp.asarray([getattr(v, name) for v in verdicts], kind)
+        for name, kind in (
+            ("params", jnp.int32),
+            ("flops", jnp.float32),
+            ("depth", jnp.int32),
+            ("width", jnp.int32),
+            ("seconds", jnp.float32),
+        )
+    }
+    extra = counts | {
+        "valid": jnp.asarray([s.valid for s in ended], jnp.float32),
+        "test": jnp.asarray([s.test for s in ended], jnp.float32),
+        "curve": jnp.asarray([s.curve for s in ended], jnp.float32).reshape(len(ended), points),
+        "identity": jnp.asarray([_digits(v.identity) for v in verdicts], jnp.uint8),
+        "message": jnp.asarray([_bytes(v.message) for v in verdicts], jnp.uint8),
+    }
+    cost = jnp.asarray([s.steps for s in ended], jnp.float32)
+    return Measured(jnp.asarray(valid), cost, extra, failure)
+
+
+def _digits(identity: str) -> list[int]:
+    return list(bytes.fromhex(identity or "0" * 64))
+
+
+def _bytes(message: str) -> np.ndarray:
+    data = message.encode("utf-8", "replace")[:MESSAGE].ljust(MESSAGE, b"\0")
+    return np.frombuffer(data, np.uint8)

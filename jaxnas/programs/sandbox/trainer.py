@@ -1,0 +1,112 @@
+"""Inside of the process that trains (`worker`): jobs come in, answers in JSON go out."""
+
+import json
+import os
+import pickle
+import queue
+import resource
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.data.dataset import Dataset
+from jaxnas.train.exported import fit_exported
+from jaxnas.train.portable import Refused, opened
+
+
+class Job(NamedTuple):
+    """A candidate to train.
+
+    Attributes:
+      programs: as they came from the sandbox.
+      key: raw key data, `uint32[2]`; of batches, weights and dropout.
+      seeds: of the runs.
+      learning_rates: of the runs.
+      steps: of training.
+      evaluate_every: steps between two evaluations.
+    """
+
+    programs: Mapping[str, bytes]
+    key: np.ndarray
+    seeds: Sequence[int] = (0,)
+    learning_rates: Sequence[float] = (0.01,)
+    steps: int = 8000
+    evaluate_every: int = 100
+
+
+def serve(inbox: int, outbox: int) -> None:
+    """What the process does: reads jobs until its parent is gone.
+
+    Args:
+      inbox: descriptor from which our own data and jobs come.
+      outbox: descriptor for answers in JSON.
+    """
+    source, sink, jobs = (
+        Connection(inbox, writable=False),
+        Connection(outbox, readable=False),
+        queue.Queue(),
+    )
+    threading.Thread(target=_listen, args=(source, jobs), daemon=True).start()
+    hello = jobs.get()
+    for name, value in hello["settings"].items():
+        jax.config.update(name, value)
+    if jax.default_backend() == "cpu" and hello["memory"]:
+        resource.setrlimit(resource.RLIMIT_DATA, (hello["memory"],) * 2)
+    sink.send_bytes(b"{}")
+    turn = threading.Lock()
+
+    def work(numbered: tuple[int, Job]) -> None:
+        i, job = numbered
+        answer = json.dumps({"job": i, **_train(job, hello["dataset"])}).encode()
+        with turn:
+            sink.send_bytes(answer)
+
+    with ThreadPoolExecutor(hello["together"]) as threads:
+        while True:
+            list(threads.map(work, enumerate(jobs.get())))
+
+
+def _listen(source: Connection, jobs: queue.Queue[Any]) -> None:
+    """Passes on what the parent sends; its end is the end of this process, whatever it is at."""
+    try:
+        while True:
+            jobs.put(pickle.loads(source.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _train(job: Job, dataset: Dataset) -> dict[str, Any]:
+    """An outcome as JSON can hold it."""
+    begin, trained, failure, message = time.monotonic(), None, None, ""
+    try:
+        key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
+        found = fit_exported(
+            opened(job.programs),
+            dataset,
+            key,
+            job.seeds,
+            job.learning_rates,
+            steps=job.steps,
+            evaluate_every=job.evaluate_every,
+        )
+        trained = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
+        if (found.diverged >= 0).all():
+            failure = "non-finite"
+            message = f"its loss is not finite at step {found.diverged.min()}."
+    except MemoryError:
+        failure, message = "memory", "it needs more memory than there is."
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        short = "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
+        refused = isinstance(error, Refused)
+        failure = "memory" if short else "forbidden" if refused else "crash"
+        message = text[:2000]
+    seconds = time.monotonic() - begin
+    return {"trained": trained, "failure": failure, "message": message, "seconds": seconds}

@@ -1,0 +1,118 @@
+"""Training programs that come from elsewhere as bytes: read, and refused unless they are harmless.
+
+A program is three exported functions (`programs/sandbox/program.py` makes them):
+
+    init(key) -> state          step(state, x, y, key, learning_rate) -> (state, loss, accuracy)
+    evaluate(state, x) -> logits
+
+An XLA program can only compute, unless it holds a custom call into the process that runs it, such
+as a host callback, or waits for the host. So these are looked for before anything is compiled.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+from jax.export import Exported, deserialize
+
+PARTS = {"init", "step", "evaluate"}
+# Linear algebra that initialisers and normalisations are made of; by names on CPU, CUDA and TPU.
+HARMLESS = re.compile(
+    r"lapack_\w+_ffi|cusolver_\w+_ffi|cu_lu_pivots_to_permutation|cu_threefry2x32_ffi"
+    r"|Qr|Eigh|LuDecomposition|ProductOfElementaryHouseholderReflectors|ApproxTopK"
+)
+_CALL = re.compile(r"stablehlo\.custom_call @([\w.$]+)")
+_WAITING = re.compile(r"\b\w+\.(infeed|outfeed|send|recv)\b")
+
+
+class Programs(NamedTuple):
+    """A candidate, ready to be compiled.
+
+    Attributes:
+      init: gives a state.
+      step: trains on a batch.
+      evaluate: gives logits.
+      runs: trainings side by side, `R`; 0 for one without that axis.
+      batch: examples of a step.
+      eval_batch: examples that are judged at a time.
+    """
+
+    init: Exported
+    step: Exported
+    evaluate: Exported
+    runs: int
+    batch: int
+    eval_batch: int
+
+
+class Refused(ValueError):  # noqa: N818 - it is a verdict on a program, not an error of ours
+    """A program may do more than compute, or is none."""
+
+
+def opened(programs: Mapping[str, bytes]) -> Programs:
+    """Reads and checks the three functions of a candidate.
+
+    Args:
+      programs: `init`, `step` and `evaluate` as bytes of `jax.export`.
+
+    Raises:
+      Refused: if one is missing, may do more than compute, or does not fit the others.
+    """
+    if missing := PARTS - set(programs):
+        raise Refused(f"`programs` must hold init, step and evaluate, but lacks {missing}.")
+    try:
+        parts = {name: deserialize(bytearray(programs[name])) for name in sorted(PARTS)}
+        objections = {name: refusal(program) for name, program in parts.items()}
+        fitting = _fitting(parts["init"], parts["step"], parts["evaluate"])
+    except Refused:
+        raise
+    except Exception as error:  # whatever reading what is none may raise
+        raise Refused(f"`programs` must be of `jax.export`, but cannot be read: {error}") from None
+    for name, objection in objections.items():
+        if objection:
+            raise Refused(f"`programs` must only compute, but {name} {objection}.")
+    return fitting
+
+
+def refusal(program: Exported) -> str | None:
+    """What a program might do besides computing, as a clause; None if it only computes."""
+    text = program.mlir_module()
+    calls = _CALL.findall(text)
+    if text.count("custom_call") != len(calls):
+        return "has a custom call in a form that is not known"
+    strange = sorted({name for name in calls if not HARMLESS.fullmatch(name)})
+    if strange:
+        return f"calls {', '.join(strange)} outside of XLA"
+    waits = sorted(set(_WAITING.findall(text)))
+    if waits:
+        return f"waits for the host ({', '.join(waits)})"
+    return "has side effects" if program.ordered_effects or program.unordered_effects else None
+
+
+def _fitting(init: Exported, step: Exported, evaluate: Exported) -> Programs:
+    """Checks that a state of one is a state of the others."""
+    (key,), state = init.in_avals, init.out_avals
+    runs = key.shape[:-1]
+    x, y, keys, rate = step.in_avals[len(state) :]
+    logits = evaluate.out_avals[0]
+    expected = {
+        "the state of `init`": (step.in_avals[: len(state)], state),
+        "the state after `step`": (step.out_avals[: len(state)], state),
+        "the state of `evaluate`": (evaluate.in_avals[:-1], state),
+        "key and learning rate": ([keys.shape, rate.shape], [key.shape, runs]),
+        "the batch": ([y.shape, x.shape[1:]], [x.shape[:1], evaluate.in_avals[-1].shape[1:]]),
+        "the results of `step`": ([v.shape for v in step.out_avals[len(state) :]], [runs, runs]),
+        "the logits": (logits.shape[:-1], (*runs, evaluate.in_avals[-1].shape[0])),
+    }
+    for what, (found, wanted) in expected.items():
+        if _plain(found) != _plain(wanted):
+            raise Refused(f"`programs` must agree, but {what} is {found}, not {wanted}.")
+    trees = [(init, (0,)), (step, (state, 0, 0, 0, 0)), (evaluate, (state, 0))]
+    if any(p.in_tree != jax.tree.structure((tuple(args), {})) for p, args in trees):
+        raise Refused("`programs` must take (key), (state, x, y, key, rate) and (state, x).")
+    return Programs(init, step, evaluate, runs[0] if runs else 0, x.shape[0], logits.shape[-2])
+
+
+def _plain(avals: object) -> list[object]:
+    return [(a.shape, a.dtype) if hasattr(a, "dtype") else a for a in avals]  # ty: ignore

@@ -1,0 +1,223 @@
+"""`jaxnas run evoprompting`, with a scripted model and a bench without processes."""
+
+import json
+import random
+
+import pytest
+from reference.judging import Desk, source
+
+from jaxnas.cli import main
+from jaxnas.llm import scripted
+from jaxnas.programs.bench import Bench
+from jaxnas.programs.evoprompting import STUB
+from jaxnas.recipes import evoprompting as recipe, llm
+from jaxnas.recipes.evoprompting import PRESETS, Config
+from jaxnas.runs.checkpoint import Checkpoints
+from jaxnas.runs.store import open_run
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+SEEDS = {f"seed {n}": source(1000 * n, 40.0 + 10 * n, f"s{n}") for n in range(1, 5)}
+TINY = ("run", "evoprompting", "--preset", "tiny", "--seeds", "2", "--json")
+SERVED = ("--set", "base_url=http://h/v1", "--set", "model=m", "--set", "rounds=3")
+
+
+def speak(request):
+    dice = random.Random(request.seed)
+    if dice.random() < 0.3:
+        return dice.choice(["Sorry.", f"{STUB}\n    # fails shape\n    x = 1\n"])
+    name = f"n{dice.randint(0, 30)}x"
+    facts = random.Random(name)
+    return source(facts.randint(100, 4000), facts.randint(300, 999) / 10, name)
+
+
+@pytest.fixture(scope="module")
+def desk():
+    """Stands in for sandbox and trainer; counts what the model is asked."""
+    served = []
+
+    def endpoint(*_, **__):
+        return scripted(lambda request: served.append(request) or speak(request), model="m")
+
+    def bench(dataset, training, **_):
+        desk = Desk()
+        return Bench(desk.check, lambda seeds: desk.train)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "bench", bench)
+        patch.setattr(recipe, "MNIST1D", SEEDS)
+        patch.setattr(llm, "endpoint", endpoint)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def whole(desk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evoprompting") / "run"
+    desk.clear()
+    main([*TINY, *SERVED, "--out", str(folder)])
+    assert len(desk) == 2 * 3 * 4
+    return open_run(folder)
+
+
+def test_every_program_is_in_the_ledger_with_its_parents_and_its_reason(whole):
+    for seed in (0, 1):
+        rows = [row for row in whole.candidates() if row.seed == seed]
+        assert len(rows) == 4 + 3 * 4
+        assert [row.genotype for row in rows[:4]] == list(SEEDS.values())
+        assert all(row.parents is None for row in rows[:4])
+        for place, row in enumerate(rows[4:]):
+            parents = [int(serial) for serial in row.parents.split()]
+            assert len(parents) == 2
+            assert all(1 <= parent <= 4 + place // 4 * 4 for parent in parents)
+            assert all(rows[parent - 1].fitness is not None for parent in parents)
+    assert {"parse", "shape"} <= set(whole.failures()) <= {"parse", "shape", "duplicate"}
+
+
+def test_what_is_found_has_the_best_score_and_stands_beside_the_seeds(whole):
+    found = [row for row in whole.results() if row.kind == "found"]
+    seeds = [row for row in whole.results() if row.kind == "hand-made"]
+    assert [row.genotype for row in seeds] == list(SEEDS.values())
+    assert [row.metrics["size"] for row in seeds] == [1000, 2000, 3000, 4000]
+    assert [row.metrics["error"] for row in seeds] == pytest.approx([50, 40, 30, 20])
+    fronts = whole.meta()["front"]
+    for row, one in zip(found, fronts["searches"], strict=True):
+        product = min(size * error for _, size, error in one["measured"])
+        assert row.metrics["size"] * row.metrics["error"] == pytest.approx(product)
+        assert row.metrics["score"] == pytest.approx(-product / 100)
+        assert row.metrics["fitness"] == pytest.approx(100 - row.metrics["error"])
+        assert row.metrics["test"] == pytest.approx(row.metrics["fitness"] - 1)
+
+
+def test_the_front_holds_what_nothing_beats_in_size_and_error(whole):
+    fronts = whole.meta()["front"]
+    assert fronts["handmade"] == 4
+    for seed, one in enumerate(fronts["searches"]):
+        rows = [row for row in whole.candidates() if row.seed == seed]
+        told = {serial: (size, error) for serial, size, error in one["measured"]}
+        assert {s: pytest.approx(100 - rows[s - 1].fitness, abs=1e-4) for s in told} == {
+            s: error for s, (_, error) in told.items()
+        }
+        assert len(told) == sum(row.fitness is not None for row in rows)
+        free = [
+            s
+            for s, (a, b) in told.items()
+            if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in told.values())
+        ]
+        assert sorted(one["best"]) == sorted(free)
+
+
+def test_the_course_of_a_search_is_recorded(whole):
+    for seed in (0, 1):
+        steps = [row.metrics for row in whole.steps() if row.seed == seed]
+        assert len(steps) == 4
+        scores = [step["score"] for step in steps]
+        assert scores == sorted(scores)
+        assert scores[0] == pytest.approx(-500)  # the smallest seed
+        assert all(s["score"] == pytest.approx(-s["size"] * s["error"] / 100) for s in steps)
+
+
+def test_calls_are_in_the_ledger_and_replies_in_the_folder(whole):
+    assert [call.outcome for call in whole.calls()] == ["ok"] * 24
+    assert len((whole.folder / "replies.jsonl").read_text().splitlines()) == 24
+    assert (whole.folder / "report.html").exists()
+
+
+def test_a_run_is_repeated_by_its_recording_without_a_model(whole, desk, tmp_path):
+    desk.clear()
+    replay = f"replay={whole.folder / 'replies.jsonl'}"
+    main([*TINY, "--set", replay, "--set", "rounds=3", "--out", str(tmp_path / "run")])
+    again = open_run(tmp_path / "run")
+    assert not desk
+    assert again.candidates() == whole.candidates()
+    assert again.results() == whole.results()
+
+
+def test_a_killed_run_resumes_to_the_uninterrupted_one(whole, desk, tmp_path, monkeypatch, capsys):
+    class Killed(BaseException):
+        """Like a power cut, nothing answers to it."""
+
+    save, folder = Checkpoints.save, tmp_path / "run"
+
+    def deadly(self, step, state):
+        if step == 3:
+            self.wait()
+            raise Killed
+        save(self, step, state)
+
+    monkeypatch.setattr(Checkpoints, "save", deadly)
+    with pytest.raises(Killed):
+        main([*TINY, *SERVED, "--out", str(folder)])
+    monkeypatch.setattr(Checkpoints, "save", save)
+    capsys.readouterr()
+    desk.clear()
+    main(["resume", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["recipe"] == "evoprompting"
+    assert len(desk) == 2 * 4  # the replies of the step that was lost were kept
+    resumed = open_run(folder)
+    assert resumed.candidates() == whole.candidates()
+    assert resumed.steps() == whole.steps()
+    assert resumed.results() == whole.results()
+    assert resumed.meta()["front"] == whole.meta()["front"]
+
+
+@pytest.mark.parametrize("setting", ["baseline=few_shot", "baseline=random_parents"])
+def test_baselines_are_settings(setting, desk, said, tmp_path):
+    out = ("--out", str(tmp_path / "run"))
+    said("run", "evoprompting", "--preset", "tiny", *SERVED, "--set", setting, *out)
+    rows = open_run(tmp_path / "run").candidates()
+    parents = {int(serial) for row in rows[4:] for serial in row.parents.split()}
+    assert (parents <= {1, 2, 3, 4}) == (setting == "baseline=few_shot")
+
+
+def test_random_edits_take_the_place_of_a_model(desk, said, tmp_path):
+    desk.clear()
+    out = ("--out", str(tmp_path / "run"))
+    said("run", "evoprompting", "--preset", "tiny", "--set", "proposer=random", *out)
+    run = open_run(tmp_path / "run")
+    assert not desk
+    assert len(run.candidates()) == 4 + 2 * 4
+    assert run.calls() == []
+    assert not (run.folder / "replies.jsonl").exists()
+
+
+def test_the_best_program_can_be_written_to_a_file(whole, tmp_path, capsys):
+    main(["export", str(whole.folder), "--out", str(tmp_path / "best.py"), "--json"])
+    written = (tmp_path / "best.py").read_text()
+    found = [row for row in whole.results() if row.kind == "found"]
+    best = max(found, key=lambda row: row.metrics["fitness"])
+    assert written.endswith(best.genotype)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("data=cifar10", ("`data`", "signals")),
+        ("baseline=all", ("`baseline`", "few_shot", "'all'")),
+        ("style=poem", ("`style`", "chat", "'poem'")),
+        ("proposer=me", ("`proposer`", "'me'")),
+        ("tune=lora", ("`tune`", "'lora'")),
+        ("tune=soft_prompt", ("`tune`", "local model")),
+        ("grammar=some", ("`grammar`", "'some'")),
+        ("samples=0", ("`samples`", "0")),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(desk, refused, setting, words, tmp_path):
+    folder = tmp_path / "run"
+    error = refused(*TINY, *SERVED, "--set", setting, "--out", str(folder))
+    assert all(word in error for word in words), error
+    assert not folder.exists()
+
+
+def test_without_a_model_it_says_how_to_give_one(desk, refused, monkeypatch, tmp_path):
+    monkeypatch.setattr("jaxnas.data.gguf_files.PACKAGE", "no_such_package")
+    error = refused(*TINY, "--out", str(tmp_path / "run"))
+    assert "base_url=" in error
+    assert "replay=" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_paper_asks_for_1600_programs():
+    paper = PRESETS["paper"]
+    assert paper.rounds * paper.prompts * paper.samples == 1600
+    assert (paper.steps, paper.learning_rate, paper.train_batch) == (8000, 0.01, 128)
+    assert (paper.examples, paper.survivors, paper.threshold) == (2, 10, 0.5)
+    assert isinstance(paper, Config)
