@@ -8,6 +8,7 @@ with and without.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ def validity(
     """
     pairs = [request._replace(grammar=g) for g in (None, grammar) for request in requests]
     done: list[Completion] = []
-    for outcome in ask_all(client.send(request) for request in pairs):
+    for outcome in ask_all(_sent(client, request) for request in pairs):
         if not isinstance(outcome, Completion):
             raise outcome
         done.append(outcome)
@@ -66,6 +67,10 @@ def validity(
     changed = [np.nan if r.forced is None else r.forced for c in bound for r in c.replies]
     written = sum(c.usage.completion if c.usage else 0 for c in bound)
     return Validity(*map(float, shares), float(np.sum(changed) / max(written, 1)))
+
+
+async def _sent(client: Client, request: Request) -> Completion:
+    return await client.send(request)
 
 
 def constraint(tokens: Tokens) -> Callable[[Request], Any]:
@@ -97,9 +102,8 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
 def allow(matchers: Mapping[int, Any], masks: Int32[np.ndarray, "B W"]) -> None:
     """Writes which tokens may come next, a bit each, into the rows that have a matcher."""
     masks[:] = -1
-    fill = import_module("llguidance.numpy").fill_next_token_bitmask if matchers else None
     for row, matcher in matchers.items():
-        fill(matcher, masks, row)
+        import_module("llguidance.numpy").fill_next_token_bitmask(matcher, masks, row)
 
 
 def _written(package: Any, request: Request) -> str:
@@ -108,8 +112,12 @@ def _written(package: Any, request: Request) -> str:
         # Weak models fill the white space that JSON allows until the reply is full.
         compact = {"x-guidance": {"whitespace_flexible": False}}
         return package.LLMatcher.grammar_from_json_schema(json.dumps({**request.schema, **compact}))
+    # A regular grammar becomes one expression, which is followed sign by sign as GBNF means it. Of
+    # what stands in the root rule, texts would be read as words, the longest first: where one word
+    # begins another, sentences would be lost.
+    whole = re.sub(r"(?m)^root(\s*::=)", r"the-whole-reply\1", request.grammar or "")
     try:
-        return package.grammar_from("gbnf", request.grammar)
+        return package.grammar_from("gbnf", f"root ::= the-whole-reply\n{whole}")
     except ValueError as error:
         raise _refused(str(error)) from None
 
