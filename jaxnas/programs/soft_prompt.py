@@ -12,8 +12,8 @@ gave 4 of 24. So loss and validity are to be reported both.
 
 Example (needs the extra `local` and a model):
     model = load_model()
-    tuner = soft_prompt(model, messages=messages)
-    state = tuner.tune(tuner.init(key), key, sources)
+    tuning = soft_prompt(model, messages=messages)
+    state = tuning.tune(tuning.init(key), key, sources)
     client = serve(model, soft_prompt=state.vectors)
 """
 
@@ -44,8 +44,8 @@ class SoftPrompt(NamedTuple):
     losses: Float[Array, " E"]
 
 
-class Tuner(NamedTuple):
-    """How it is tuned.
+class Tuning(NamedTuple):
+    """How it is tuned; the first two functions of a `programs.evoprompting.Tuner`.
 
     Attributes:
       init: `(key) -> state`: embeddings of random tokens.
@@ -66,7 +66,7 @@ def soft_prompt(
     context: int = 512,
     together: int = 2,
     optimizer: optax.GradientTransformation | None = None,
-) -> Tuner:
+) -> Tuning:
     """Tunes a soft prompt on programs.
 
     Args:
@@ -109,7 +109,7 @@ def soft_prompt(
             losses.append(jnp.stack(sums).mean())
         return SoftPrompt(now[0], jnp.stack(losses))
 
-    return Tuner(init, tune)
+    return Tuning(init, tune)
 
 
 def text_loss(

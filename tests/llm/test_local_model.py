@@ -63,6 +63,15 @@ def test_weights_of_a_file_give_the_logits_of_the_slow_reference(model, last_log
     np.testing.assert_allclose(logits, decoder(random_tensors("llama"), tokens, "llama"), atol=2e-4)
 
 
+def test_half_precision_gives_nearly_the_same(model, tmp_path, last_logits):
+    half = load_model(write_gguf(tmp_path / "tiny.gguf"), jnp.bfloat16)
+    assert half.params["tokens"]["embedding"].dtype == jnp.bfloat16
+    one, other = (last_logits(m, encode(m.tokens, "x = nn.relu(x)")) for m in (model, half))
+    assert other.dtype == jnp.float32
+    errors = np.asarray(one - other)
+    assert 1e-4 < np.sqrt((errors**2).mean()) < 0.1 * float(one.std())
+
+
 def test_a_qwen2_file_gives_the_tokens_and_log_probs_of_llama_cpp(tmp_path, last_logits):
     """Its cache is in float16, ours is not; with the pairs of Llama they are 0.5 apart."""
     model = load_model(write_gguf(tmp_path / "tiny.gguf", "qwen2"))

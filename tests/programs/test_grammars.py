@@ -61,8 +61,8 @@ def outputs(source, shape):
 
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_every_class_maps_a_batch_to_logits(say, shape, classes):
-    sources = say(flax_class(shape, classes, most=3), 24)
-    assert len(set(sources)) >= 12
+    sources = say(flax_class(shape, classes, most=3), 12)
+    assert len(set(sources)) >= 8
     for source in sources:
         assert outputs(source, shape) == (2, classes)
     together = "".join(sources)
