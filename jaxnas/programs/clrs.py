@@ -137,7 +137,7 @@ def _net(triplets: Triplets, setting: Setting) -> clrs_net.Step:
     )
 
 
-def leaves(tree: PyTree) -> Leaves:
+def leaves(tree: Any) -> tuple[Any, ...]:
     """A tree without its form."""
     return tuple(jax.tree.leaves(tree))
 

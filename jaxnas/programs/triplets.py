@@ -24,20 +24,20 @@ STUB = f"def {NAME}(z, edge_fts, graph_fts, nb_triplet_fts, out_size):"
 HEAD = "import jax.numpy as jnp\nfrom flax import linen as nn\n"
 
 
-def mlp(x, sizes):
+def _mlp(x, sizes):
     """Dense layers with ReLU between them."""
     for size in sizes[:-1]:
         x = nn.relu(nn.Dense(size)(x))
     return nn.Dense(sizes[-1])(x)
 
 
-def on_nodes(reps):
+def _on_nodes(reps):
     """Sums what the three nodes of a triplet say."""
     axes = [(2, 3), (1, 3), (1, 2)]
     return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, axes, strict=True))
 
 
-def on_edges(reps):
+def _on_edges(reps):
     """Sums what the three edges of a triplet say."""
     return sum(jnp.expand_dims(rep, axis) for rep, axis in zip(reps, [3, 2, 1], strict=True))
 
@@ -46,7 +46,7 @@ def _v1(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
@@ -54,62 +54,62 @@ def _v2(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
-    return mlp(jnp.max(triplets, axis=1), [out_size, out_size])
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    return _mlp(jnp.max(triplets, axis=1), [out_size, out_size])
 
 
 def _v3(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.sum(triplets, axis=1))
 
 
 def _v4(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
-    nodes = [mlp(z, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
+    nodes = [_mlp(z, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
 def _v5(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
-    edges = [mlp(edge_fts, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
+    edges = [_mlp(edge_fts, [nb_triplet_fts, nb_triplet_fts]) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
 def _v6(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
-    graph = mlp(graph_fts, [nb_triplet_fts, nb_triplet_fts])
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    graph = _mlp(graph_fts, [nb_triplet_fts, nb_triplet_fts])
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
 def _v7(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
-    nodes = [mlp(z, [nb_triplet_fts]) for _ in range(3)]
+    nodes = [_mlp(z, [nb_triplet_fts]) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
-    triplets = on_nodes(nodes) + on_edges(edges)
+    triplets = _on_nodes(nodes) + _on_edges(edges)
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
 def _v8(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
-    nodes = jnp.expand_dims(mlp(z, [out_size]), axis=1)
+    nodes = jnp.expand_dims(_mlp(z, [out_size]), axis=1)
     return jnp.tile(nodes, (1, z.shape[1], 1, 1))
 
 
 def _v9(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     def gated(x, size):
-        return nn.Dense(size)(x) * mlp(x, [8 * size, size])
+        return nn.Dense(size)(x) * _mlp(x, [8 * size, size])
 
     nodes = [gated(z, nb_triplet_fts) for _ in range(3)]
     edges = [gated(edge_fts, nb_triplet_fts) for _ in range(3)]
     graph = gated(graph_fts, nb_triplet_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return gated(jnp.max(triplets, axis=1), out_size)
 
 
@@ -123,12 +123,12 @@ def _quadnodeminmax(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
 def _concatrep(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     def both(x):
         size = nb_triplet_fts
-        return jnp.concatenate([nn.Dense(size)(x), mlp(x, [4 * size, size])], axis=-1)
+        return jnp.concatenate([nn.Dense(size)(x), _mlp(x, [4 * size, size])], axis=-1)
 
     nodes = [both(z) for _ in range(3)]
     edges = [both(edge_fts) for _ in range(3)]
     graph = both(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
+    triplets = _on_nodes(nodes) + _on_edges(edges) + jnp.expand_dims(graph, (1, 2, 3))
     return nn.Dense(out_size)(jnp.max(triplets, axis=1))
 
 
@@ -136,7 +136,7 @@ def _tanhexpandtriplets(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
     graph = nn.Dense(nb_triplet_fts)(graph_fts)
-    triplets = on_nodes(nodes) + on_edges(edges)
+    triplets = _on_nodes(nodes) + _on_edges(edges)
     for axes in [(1, 2, 3), (2, 3, 1), (3, 1, 2)]:
         triplets = triplets + jnp.expand_dims(graph, axes)
     return nn.Dense(out_size)(jnp.tanh(jnp.max(triplets, axis=1)))
@@ -145,14 +145,14 @@ def _tanhexpandtriplets(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
 def _div2mean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z / 2) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
-    triplets = on_nodes(nodes) + on_edges(edges)
+    triplets = _on_nodes(nodes) + _on_edges(edges)
     return nn.Dense(out_size)(jnp.mean(triplets, axis=1))
 
 
 def _maxmean(z, edge_fts, graph_fts, nb_triplet_fts, out_size):
     nodes = [nn.Dense(nb_triplet_fts)(z) for _ in range(3)]
     edges = [nn.Dense(nb_triplet_fts)(edge_fts) for _ in range(3)]
-    triplets = on_nodes(nodes) + on_edges(edges)
+    triplets = _on_nodes(nodes) + _on_edges(edges)
     return nn.Dense(out_size)(jnp.mean(jnp.maximum(triplets, -100.0), axis=1))
 
 
@@ -163,8 +163,11 @@ def _named(*functions: FunctionType) -> dict[str, FunctionType]:
 def _source(function: FunctionType) -> str:
     """A program that defines this function as `NAME`, after the helpers it calls."""
     body = inspect.getsource(function).replace(f"def {function.__name__}(", f"def {NAME}(", 1)
-    helpers = [inspect.getsource(f) for f in (mlp, on_nodes, on_edges) if f"{f.__name__}(" in body]
-    return "\n\n".join([HEAD, *helpers, body])
+    helpers = [f for f in (_mlp, _on_nodes, _on_edges) if f"{f.__name__}(" in body]
+    text = "\n\n".join([HEAD, *map(inspect.getsource, helpers), body])
+    for helper in helpers:
+        text = text.replace(f"{helper.__name__}(", f"{helper.__name__[1:]}(")
+    return text
 
 
 SEEDS = _named(_v1, _v2, _v3, _v4, _v5, _v6, _v7, _v8, _v9)

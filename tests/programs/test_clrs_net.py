@@ -19,6 +19,7 @@ from jaxnas.data import clrs
 from jaxnas.data.clrs_probes import ALGORITHMS, Probe, spec
 from jaxnas.data.dataset import DataError
 from jaxnas.programs import clrs_net, clrs_scores, gmpnn, triplets
+from jaxnas.programs.clrs_codecs import log_sinkhorn
 
 SIZES = {
     "activity_selector": 262204,
@@ -184,3 +185,29 @@ def _numbers(name, shape):
     x = np.random.RandomState(zlib.crc32(name.encode())).normal(size=shape)
     scaled = {"w": x / np.sqrt(shape[0]), "scale": 1 + 0.1 * x}
     return scaled.get(name.rpartition("/")[2], 0.1 * x).astype(np.float32)
+
+
+def test_permutations_have_rows_and_columns_that_sum_to_one_and_noise_in_training_only():
+    logits = jax.random.normal(jax.random.key(0), (2, 5, 5))
+    plain, noisy = (np.exp(log_sinkhorn(logits, 2000, key)) for key in (None, jax.random.key(1)))
+    for doubly in (plain, noisy):
+        np.testing.assert_allclose(doubly.sum(-1), 1, atol=0.02)
+        np.testing.assert_allclose(doubly.sum(-2), 1, atol=1e-5)
+        assert np.diagonal(doubly, axis1=1, axis2=2).max() == 0
+    assert abs(plain - noisy).max() > 0.1
+
+
+def test_the_score_is_f1_for_masks_and_the_share_that_is_right_for_pointers():
+    masks = Probe("m", "output", "node", "mask")
+    points = Probe("p", "output", "node", "pointer")
+    truth = {"m": jnp.array([[1.0, 1, 0, -1]]), "p": jnp.array([[0, 1, 2, 3]])}
+    predicted = {
+        "m": jnp.array([[2.0, -1, 3, 3]]),  # one right, one missed, one too many, one not asked
+        "p": 5 * jax.nn.one_hot(jnp.array([[0, 1, 2, 0]]), 4),
+    }
+    examples = clrs.Examples({}, {}, truth, jnp.array([2]))
+    tally = clrs_scores.tallies((masks, points), examples, predicted)
+    np.testing.assert_allclose(tally, [[2, 4], [3, 4]])
+    np.testing.assert_allclose(clrs_scores.score(tally), 62.5)
+    nothing = jnp.zeros((1, 2))  # no node is marked, and none was
+    assert clrs_scores.score(nothing) == 100

@@ -15,7 +15,7 @@ from jaxnas.programs.sandbox.verdict import Rejected
 
 V1 = triplets.SEEDS["v1"]
 ALGORITHM, SMALL = (
-    "insertion_sort",
+    "bfs",
     {"batch": 4, "eval_batch": 8, "hidden": 8, "platforms": ("cpu",)},
 )
 
@@ -35,22 +35,34 @@ def task(material):
     return clrs_training.setting(ALGORITHM, material, **SMALL)
 
 
-def test_a_step_is_one_of_clipped_adam_on_the_loss_of_the_batch_in_turn(
-    material, task, quick_compile
+@pytest.fixture(scope="module")
+def traced(task):
+    return clrs_trace.trace(triplets.SOURCES["v1"], task)
+
+
+@pytest.fixture(scope="module")
+def built(traced):
+    """Training as read back from the bytes of programs."""
+    return clrs_training.opened(traced.programs)
+
+
+def test_a_step_of_the_programs_is_one_of_clipped_adam_on_the_loss_of_the_batch_in_turn(
+    material, built, task, quick_compile
 ):
-    built = clrs.build(V1, task)
     key, rate = jax.random.key_data(jax.random.key(3)), jnp.float32(0.01)
     batches = tuple(jax.tree.map(lambda a: a[:4], e) for e in material.train)
     before = jax.jit(built.init)(jax.random.key_data(jax.random.key(0)))
-    (params, _), loss = jax.jit(built.step)(before, batches, jnp.int32(1), key, rate)
+    after, loss = jax.jit(built.step)(before, batches, jnp.int32(1), key, rate)
+    form = jax.tree.structure(jax.eval_shape(clrs.build(V1, task).init, key))
+    (weights, _), (params, _) = form.unflatten(before), form.unflatten(after)
 
     lost = partial(_slow_loss, clrs_net.Step(spec(ALGORITHM), V1, hidden=8), batches[1])
-    expected, gradient = jax.jit(jax.value_and_grad(lost))(before[0])
+    expected, gradient = jax.jit(jax.value_and_grad(lost))(weights)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
     assert sum(float(abs(g).sum()) > 0 for g in jax.tree.leaves(gradient)) > 40
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(gradient)))
-    for old, new, g in zip(*map(jax.tree.leaves, (before[0], params, gradient)), strict=True):
+    for old, new, g in zip(*map(jax.tree.leaves, (weights, params, gradient)), strict=True):
         g = np.asarray(g) / max(norm, 1.0)
         # Adam's first step is the gradient over its own size.
         wanted = np.asarray(old) - 0.01 * g / (abs(g) + 1e-8)
@@ -65,25 +77,24 @@ def _slow_loss(net, examples, params):
     seen = {name: clrs_net.weights(p, truth[name], nodes) for name, p in read.items()}
     seen |= {name: seen[name][:, 0] for name in examples.hints}
     state, told, last = jnp.zeros((batch, nodes, net.hidden)), [], {}
+    lengths = np.asarray(examples.lengths)
     for i in range(next(iter(examples.hints.values())).shape[1] - 1):
         state, new = net.apply({"params": params}, seen, state)
         seen |= {name: clrs_net.soft(read[name], new[name]) for name in examples.hints}
         told.append(new)
         for b in range(batch):
-            if i == 0 or i + 1 < examples.lengths[b]:
+            if i == 0 or i + 1 < lengths[b]:
                 last[b] = {name: new[name][b] for name in examples.outputs}
     outputs = {name: jnp.stack([last[b][name] for b in range(batch)]) for name in examples.outputs}
     hints = {name: jnp.stack([t[name] for t in told], 1) for name in examples.hints}
     return clrs_scores.loss(net.probes, examples, outputs, hints)
 
 
-def test_training_lowers_the_loss_and_programs_from_a_source_train_as_the_function_does(
-    material, task, quick_compile
+def test_training_the_programs_of_a_source_lowers_the_loss(
+    material, traced, built, task, quick_compile
 ):
     key = jax.random.key(2)
-    traced = clrs_trace.trace(triplets.SOURCES["v1"], task)
     assert traced.params == clrs.size(V1, task)
-    built = clrs_training.opened(traced.programs)
     settings = {"steps": 30, "learning_rate": 0.01, "evaluate_every": 10}
     told = clrs_training.fit(built, material, task, key, **settings)
     assert told.steps.tolist() == [10, 20, 30]
