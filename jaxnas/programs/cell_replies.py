@@ -9,7 +9,7 @@ Example:
     >>> read("Sure!\n```python\ncell = [skip, none, none, conv3x3, pool3x3, conv1x1]\n```").tolist()
     [1, 0, 0, 3, 4, 2]
     >>> line(read("|skip_connect~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"))
-    'cell = [skip, none, none, conv3x3, none, none]'
+    'cell(a=skip, b=none, c=none, d=conv3x3, e=none, f=none)'
     >>> read("I would rather not.").tolist()
     [-1, -1, -1, -1, -1, -1]
 """
@@ -28,13 +28,14 @@ from jaxnas.programs.proposal import Proposal, Proposer
 WORDS = ("none", "skip", "conv1x1", "conv3x3", "pool3x3")
 UNREADABLE = np.full(len(EDGES), -1, np.int8)
 MAX_TOKENS = 60
+LETTERS = "abcdef"  # names of the edges: a small model that counts unnamed ones miscounts
 
 INTRODUCTION = (
     "You design cells of a neural network for images. A cell has the nodes 0 (input), 1, 2 and 3 "
-    "(output); the outputs of edges into a node are added up. A cell is written as one line of six "
-    f"operations for the edges {', '.join(f'{j}->{i}' for j, i in EDGES)}. The operations are: none "
-    "(no edge), skip (identity), conv1x1 and conv3x3 (ReLU, convolution, batch normalisation), "
-    "pool3x3 (average pooling)."
+    "(output); the outputs of edges into a node are added up. A cell is one line with the operations "
+    f"of its six edges: {', '.join(f'{a} is {j}->{i}' for a, (j, i) in zip(LETTERS, EDGES, strict=True))}. The "
+    "operations are: none (no edge), skip (identity), conv1x1 and conv3x3 (ReLU, convolution, batch "
+    "normalisation), pool3x3 (average pooling)."
 )
 MUTATIONS = (
     "Use conv3x3 on one more edge to improve the cell.",
@@ -49,7 +50,13 @@ MUTATIONS = (
 )  # the nine of the paper's appendix A, in our words
 CROSSOVER = "Combine these two cells into a third one that is better than both."
 CREATION = "Design a new cell that is better than this one."
-_ANSWER = "Answer with the line of the new cell, which must be another one, and nothing else."
+_ANSWER = "Answer with the line of the new cell, all six edges, which must be another one."
+# One exchange shown before the question: without it a small model answers with one word.
+_EXAMPLE = (
+    "cell(a=conv3x3, b=none, c=skip, d=pool3x3, e=skip, f=none)",
+    "Use conv1x1 on one more edge to improve the cell.",
+    "cell(a=conv3x3, b=none, c=skip, d=pool3x3, e=skip, f=conv1x1)",
+)
 _NAMES = {
     "none": ("none", "zeroize", "zero"),
     "skip": ("skip", "skipconnect", "skipconnection", "identity"),
@@ -67,7 +74,8 @@ Cell = Int8[np.ndarray, " 6"]
 
 def line(genotype: Cell) -> str:
     """A cell as the line that a model sees."""
-    return f"cell = [{', '.join(WORDS[op] for op in genotype)}]"
+    edges = zip(LETTERS, genotype, strict=True)
+    return f"cell({', '.join(f'{letter}={WORDS[op]}' for letter, op in edges)})"
 
 
 def write(instruction: str, parents: Sequence[Cell], temperature: float, seed: int) -> Proposal:
@@ -79,13 +87,18 @@ def write(instruction: str, parents: Sequence[Cell], temperature: float, seed: i
       temperature: of the model.
       seed: likewise.
     """
-    lines = [line(parent) for parent in parents]
-    shown = "\n".join([*lines, "", f"{instruction} {_ANSWER}"])
+    lines, (before, told, after) = [line(parent) for parent in parents], _EXAMPLE
     messages: list[Mapping[str, str]] = [
         {"role": "system", "content": INTRODUCTION},
-        {"role": "user", "content": shown},
+        {"role": "user", "content": _question([before], told)},
+        {"role": "assistant", "content": after},
+        {"role": "user", "content": _question(lines, instruction)},
     ]
     return Proposal(messages, lines, temperature, seed)
+
+
+def _question(lines: Sequence[str], instruction: str) -> str:
+    return "\n".join([*lines, f"{instruction} {_ANSWER}"])
 
 
 def read(reply: str) -> Cell:
@@ -100,8 +113,8 @@ def read(reply: str) -> Cell:
 def grammar() -> str:
     """The lines that `line` writes, in GBNF; no other reply can then be given."""
     words = " | ".join(f'"{word}"' for word in WORDS)
-    edges = ' ", " '.join(["op"] * len(EDGES))
-    return f'root ::= "cell = [" {edges} "]"\nop ::= {words}\n'
+    edges = ' ", '.join(f'{letter}=" op' for letter in LETTERS)
+    return f'root ::= "cell({edges} ")"\nop ::= {words}\n'
 
 
 def from_client(

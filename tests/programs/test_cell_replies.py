@@ -90,20 +90,22 @@ def test_every_cell_is_read_back_from_the_line_that_a_model_sees():
 
 def test_a_prompt_shows_the_parents_and_asks_for_one_line():
     proposal = write(CROSSOVER, [np.array(CELL, np.int8), SEED], 0.7, 5)
-    system, user = proposal.messages
-    assert (system["role"], user["role"]) == ("system", "user")
+    system, example, answer, user = proposal.messages
+    assert [m["role"] for m in proposal.messages] == ["system", "user", "assistant", "user"]
+    shown, improved = read(example["content"].splitlines()[0]), read(answer["content"])
+    assert (shown != improved).sum() == 1
     assert (
         user["content"].splitlines()[:2]
         == list(proposal.parents)
         == [
             line(np.array(CELL, np.int8)),
-            "cell = [skip, skip, skip, conv1x1, skip, skip]",
+            "cell(a=skip, b=skip, c=skip, d=conv1x1, e=skip, f=skip)",
         ]
     )
     assert CROSSOVER in user["content"]
     assert (proposal.temperature, proposal.seed) == (0.7, 5)
     assert all(word in system["content"] for word in cell_replies.WORDS)
-    assert len(system["content"].split()) + len(user["content"].split()) < 150
+    assert sum(len(m["content"].split()) for m in proposal.messages) < 160
     assert len(set(MUTATIONS)) == 9
     assert CREATION not in MUTATIONS
 
@@ -117,7 +119,7 @@ def test_every_line_is_a_sentence_of_the_grammar_and_nothing_else_is():
     )
     for code in range(0, nb.SIZE, 499):
         assert re.fullmatch(pattern, line(np.asarray(nb.from_code(jnp.int32(code)))))
-    assert not re.fullmatch(pattern, "cell = [skip, none, none, conv3x3, pool3x3]")
+    assert not re.fullmatch(pattern, "cell(a=skip, b=none, c=none, d=conv3x3, e=pool3x3)")
     assert len(words) == 5
 
 

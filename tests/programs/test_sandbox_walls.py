@@ -8,10 +8,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from jaxnas.programs.sandbox.program import Task
 
 from jaxnas.programs.sandbox import isolation, processes, seccomp
 from jaxnas.programs.sandbox.pool import Limits, Pool
+from jaxnas.programs.sandbox.program import Task
 
 GOOD = """
 import flax.linen as nn
