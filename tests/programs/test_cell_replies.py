@@ -188,7 +188,7 @@ def test_a_scripted_model_drives_a_search_over_cells():
         """Every fifth reply is prose; the others put a convolution where there is none yet."""
         if request.seed % 5 == 0:
             return "A convolution would do."
-        cell = read(request.messages[1]["content"].splitlines()[0])
+        cell = read(request.messages[-1]["content"].splitlines()[0])
         cell[request.seed % 6] = nb.CONV3 if request.seed % 7 else nb.CONV1
         return f"```\n{line(cell)}\n```"
 
