@@ -27,7 +27,7 @@ from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
-from jaxnas.programs.bench import Training, bench
+from jaxnas.programs.bench import Bench, Training, bench
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS, Judge
@@ -36,7 +36,6 @@ from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_rep
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
 from jaxnas.programs.page import text
 from jaxnas.programs.proposer import Proposer, from_client, random_edits
-from jaxnas.programs.sandbox import Limits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_local
@@ -183,7 +182,7 @@ def _on_table(config: Config) -> System:
 
 def _of_code(config: Config) -> System:
     dataset = load(config.data)
-    shape, classes = _example(dataset), len(dataset.classes)
+    shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     axes = (
         Axis("width over depth", 0, config.ratio_high),
         Axis("FLOPs", config.flops_low, config.flops_high),
@@ -201,16 +200,17 @@ def _of_code(config: Config) -> System:
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
-    search = distinct(
-        searcher, _judge(config, dataset, 1, text(candidates.seed)), config.evaluations
-    )
+    desk = _bench(config, dataset)
+    judged = partial(Judge, desk.check, steps=config.steps, seeds=[text(candidates.seed)])
+    judge, final = judged(desk.train([0])), judged(desk.train(range(1, 1 + config.runs)))
+    search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
     return System(
         [Leg(_mapped(search, lambda state: state.closed.searcher), _steps(config))],
         every=1,
         mode="host",
         seeds="loop",
-        judge=_judge(config, dataset, config.runs, text(candidates.seed)),
+        judge=final,
         describe=_describe,
         baseline=lambda key, seeds: {"hand-made": candidates.seed[None]},
         curve=None,
@@ -223,28 +223,26 @@ def _of_code(config: Config) -> System:
             "archives": _archives(candidates, centroids, f"best {label}"),
         },
         failures=REASONS,
-        trace=_trace,
+        trace=partial(_trace, config.steps),
         attach=attach,
     )
 
 
-def _example(dataset: Dataset) -> tuple[int, ...]:
-    """Shape of one example; signals come without channels."""
-    shape = dataset.train.x.shape[1:]
-    return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
-
-
-def _judge(config: Config, dataset: Dataset, runs: int, seed: str) -> Judge:
+def _bench(config: Config, dataset: Dataset) -> Bench:
     training = Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
         momentum=config.momentum,
-        runs=runs,
+        evaluate_every=_every(config.steps),
         deadline=config.deadline,
     )
-    desk = bench(dataset, training, level=config.level, workers=config.workers, limits=Limits())
-    return Judge(desk.check, desk.train, steps=config.steps, seeds=[seed])
+    return bench(dataset, training, level=config.level, workers=config.workers)
+
+
+def _every(steps: int) -> int:
+    """Steps between two evaluations."""
+    return max(1, min(100, steps // 20))
 
 
 def _describe(extra: Any) -> dict[str, float]:
@@ -252,9 +250,10 @@ def _describe(extra: Any) -> dict[str, float]:
     return {name: float(extra[name]) for name in names}
 
 
-def _trace(extra: Any) -> dict[str, list[float]]:
-    loss = np.asarray(extra["curve"], float).tolist()
-    return {"x": [float(n + 1) for n in range(len(loss))], "mean": loss, "low": loss, "high": loss}
+def _trace(steps: int, extra: Any) -> dict[str, list[float]]:
+    loss, every = np.asarray(extra["curve"], float).tolist(), _every(steps)
+    x = [float(min(steps, every * (n + 1))) for n in range(len(loss))]
+    return {"x": x, "mean": loss, "low": loss, "high": loss}
 
 
 def _steps(config: Config) -> int:
