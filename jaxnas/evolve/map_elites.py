@@ -70,7 +70,7 @@ def map_elites(
       ...     map_elites(
       ...         problem.sample,
       ...         lambda key, elite, _: problem.mutate(key, elite),
-      ...         lambda asked, measured: asked.genotypes[:, :2],  # a cell for every beginning
+      ...         lambda asked, measured: 1.0 * asked.genotypes[:, :2],  # by beginning
       ...         axes=(Axis("first bit", 0, 1), Axis("second bit", 0, 1)),
       ...         centroids=grid(2, 2),
       ...         batch=8,

@@ -116,13 +116,12 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
     opened = []
 
     def bench(dataset, training, **settings):
-        opened.append((dataset.name, training, settings["level"]))
-        return Bench(check, train)
+        opened.append((dataset.name, training.optimizer, training.batch, settings["level"]))
+        return Bench(check, lambda seeds: opened.append(list(seeds)) or train)
 
     monkeypatch.setattr(llmatic, "bench", bench)
     done = run(tmp_path / "run", problem="code", data="mnist1d", proposer="random", steps="9")
-    assert [training.runs for _, training, _ in opened] == [1, 3]
-    assert {name for name, *_ in opened} == {"mnist1d"}
+    assert opened == [("mnist1d", "adamw", 128, "auto"), [0], [1, 2, 3]]
     rows = done.candidates()
     assert len(rows) == 12
     assert all("class Model(nn.Module)" in row.genotype for row in rows)
@@ -178,9 +177,12 @@ def test_replies_of_an_endpoint_are_held_to_a_grammar_where_asked_for(
 ):
     serve()
     given = []
-    monkeypatch.setattr(
-        cell_replies, "from_client", lambda client, **settings: given.append(settings)
-    )
+
+    def from_client(client, **settings):
+        given.append(settings)
+        return lambda proposals: []
+
+    monkeypatch.setattr(cell_replies, "from_client", from_client)
     build(Config(**SERVED, grammar=grammar))
     wanted = cell_replies.grammar() if held else None
     assert given == [{"max_tokens": 60, "grammar": wanted}]
