@@ -38,6 +38,21 @@ class Validity(NamedTuple):
     forced: float
 
 
+def constrained(client: Client, grammar: str) -> Client:
+    """A client whose replies all follow a grammar.
+
+    Args:
+      client: what is asked.
+      grammar: in GBNF; requests that have a grammar or a schema of their own keep it.
+    """
+
+    async def send(request: Request) -> Completion:
+        is_free = request.grammar is None and request.schema is None
+        return await client.send(request._replace(grammar=grammar) if is_free else request)
+
+    return client._replace(send=send)
+
+
 def validity(
     client: Client, requests: Sequence[Request], grammar: str, valid: Callable[[str], bool]
 ) -> Validity:
@@ -90,7 +105,7 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
             return None
         package = _package()
         if not made:
-            made.append(package.LLTokenizer(_wrapped(package, tokens), len(tokens.pieces)))
+            made.append(_tokenizer(package, tokens))
         found = package.LLMatcher(made[0], _written(package, request))
         if found.is_error():
             raise _refused(found.get_error())
@@ -122,7 +137,7 @@ def _written(package: Any, request: Request) -> str:
         raise _refused(str(error)) from None
 
 
-def _wrapped(package: Any, tokens: Tokens) -> Any:
+def _tokenizer(package: Any, tokens: Tokens) -> Any:
     """The vocabulary as `llguidance` asks for it."""
     names = {number: name.encode() for name, number in tokens.marks.items()}
 
@@ -136,7 +151,8 @@ def _wrapped(package: Any, tokens: Tokens) -> Any:
         def __call__(self, text: str) -> list[int]:
             return encode(tokens, text)
 
-    return package.TokenizerWrapper(Vocabulary())
+    wrapped = package.TokenizerWrapper(Vocabulary())
+    return package.LLTokenizer(wrapped, len(tokens.pieces), eos_token=list(tokens.ends))
 
 
 def _refused(words: str) -> ModelError:
