@@ -10,6 +10,7 @@ with and without.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -36,21 +37,6 @@ class Validity(NamedTuple):
     free: float
     constrained: float
     forced: float
-
-
-def constrained(client: Client, grammar: str) -> Client:
-    """A client whose replies all follow a grammar.
-
-    Args:
-      client: what is asked.
-      grammar: in GBNF; requests that have a grammar or a schema of their own keep it.
-    """
-
-    async def send(request: Request) -> Completion:
-        is_free = request.grammar is None and request.schema is None
-        return await client.send(request._replace(grammar=grammar) if is_free else request)
-
-    return client._replace(send=send)
 
 
 def validity(
@@ -98,15 +84,16 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
       A function that gives a fresh `llguidance.LLMatcher` for a request, None if nothing constrains
       it; it raises a `ModelError` where the grammar is none, or the package is missing.
     """
-    made: list[Any] = []
+
+    @cache
+    def vocabulary() -> Any:
+        return _tokenizer(_package(), tokens)
 
     def matcher(request: Request) -> Any:
         if request.grammar is None and request.schema is None:
             return None
         package = _package()
-        if not made:
-            made.append(_tokenizer(package, tokens))
-        found = package.LLMatcher(made[0], _written(package, request))
+        found = package.LLMatcher(vocabulary(), _written(package, request))
         if found.is_error():
             raise _refused(found.get_error())
         return found

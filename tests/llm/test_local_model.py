@@ -19,7 +19,7 @@ from reference.decoder import decoder, random_tensors, write_gguf
 from jaxnas.data.dataset import DataError
 from jaxnas.llm import Completion, ModelError, Request, ask_all, record, replay
 from jaxnas.llm.decoding import Rows, draw
-from jaxnas.llm.grammar import constrained, validity
+from jaxnas.llm.grammar import validity
 from jaxnas.llm.local import load_model, local, serve
 from jaxnas.llm.structured import structured
 from jaxnas.llm.tokens import chat, decode, encode
@@ -182,14 +182,6 @@ def test_a_grammar_that_is_none_is_refused_for_free(client, grammar):
     (error,) = ask_all([client.complete(ASK, grammar=grammar)])
     assert isinstance(error, ModelError)
     assert (error.kind, error.free) == ("refused", True)
-
-
-def test_a_client_under_a_grammar_keeps_to_it_unless_a_request_has_its_own(client):
-    bound = constrained(client, COLOURS)
-    own = bound.complete(ASK, max_tokens=30, grammar='root ::= "mauve"')
-    one, other = ask_all([bound.complete(ASK, max_tokens=30), own])
-    assert texts(one)[0].startswith("I like ")
-    assert texts(other) == ["mauve"]
 
 
 def test_validity_is_told_with_and_without_a_grammar(client):
