@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32, PyTree, UInt32
 
+from jaxnas.core.keys import unrolled
 from jaxnas.nn.lm import LM, Cache, run
 
 SHORTEST = 64  # the least length a prompt is filled up to
@@ -95,7 +96,8 @@ def draw(
     """
 
     def noise(seed: Array, reply: Array, drawn: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), reply), drawn)
+        key = unrolled(jax.random.key(seed, impl="threefry2x32"))  # 8 times faster on a CPU
+        key = jax.random.fold_in(jax.random.fold_in(key, reply), drawn)
         return jax.random.gumbel(key, logits.shape[1:])
 
     hot = rows.temperatures[:, None]

@@ -10,6 +10,7 @@ with and without.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -83,15 +84,16 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
       A function that gives a fresh `llguidance.LLMatcher` for a request, None if nothing constrains
       it; it raises a `ModelError` where the grammar is none, or the package is missing.
     """
-    made: list[Any] = []
+
+    @cache
+    def vocabulary() -> Any:
+        return _tokenizer(_package(), tokens)
 
     def matcher(request: Request) -> Any:
         if request.grammar is None and request.schema is None:
             return None
         package = _package()
-        if not made:
-            made.append(package.LLTokenizer(_wrapped(package, tokens), len(tokens.pieces)))
-        found = package.LLMatcher(made[0], _written(package, request))
+        found = package.LLMatcher(vocabulary(), _written(package, request))
         if found.is_error():
             raise _refused(found.get_error())
         return found
@@ -122,7 +124,7 @@ def _written(package: Any, request: Request) -> str:
         raise _refused(str(error)) from None
 
 
-def _wrapped(package: Any, tokens: Tokens) -> Any:
+def _tokenizer(package: Any, tokens: Tokens) -> Any:
     """The vocabulary as `llguidance` asks for it."""
     names = {number: name.encode() for name, number in tokens.marks.items()}
 
@@ -136,7 +138,8 @@ def _wrapped(package: Any, tokens: Tokens) -> Any:
         def __call__(self, text: str) -> list[int]:
             return encode(tokens, text)
 
-    return package.TokenizerWrapper(Vocabulary())
+    wrapped = package.TokenizerWrapper(Vocabulary())
+    return package.LLTokenizer(wrapped, len(tokens.pieces), eos_token=list(tokens.ends))
 
 
 def _refused(words: str) -> ModelError:

@@ -12,12 +12,14 @@ Example (needs the extra and a model):
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -80,7 +82,10 @@ def serve(
     context: int = 2048,
     soft_prompt: Float[Array, "P D"] | None = None,
 ) -> Client:
-    """A client of a model that is loaded; the arguments are those of `local`."""
+    """A client of a model that is loaded; the arguments are those of `local`.
+
+    Its name tells soft prompts apart, so that a recording of one does not answer for another.
+    """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, but got {batch}.")
     width = model.module.config.hidden
@@ -99,7 +104,8 @@ def serve(
         usage = Usage(len(ask.prompt), sum(d.tokens for d in drawn))
         return Completion(replies, usage, model.name, time.perf_counter() - begin)
 
-    return Client(model.name, send)
+    digest = hashlib.sha256(np.asarray(prefix, np.float32).tobytes()).hexdigest()
+    return Client(f"{model.name}+{digest[:12]}" if len(prefix) else model.name, send)
 
 
 def _ask(

@@ -250,6 +250,9 @@ def test_a_soft_prompt_changes_replies(model):
         ask_all([c.complete(ASK, temperature=0, max_tokens=20)])[0] for c in (plain, soft)
     )
     assert texts(one) != texts(other)
+    assert plain.model == "tiny"
+    assert soft.model.startswith("tiny+")
+    assert soft.model != serve(model, soft_prompt=table[:4]).model
     with pytest.raises(ValueError, match=r"`soft_prompt` must be \[P, 32\]"):
         serve(model, soft_prompt=jnp.zeros((2, 3)))
 

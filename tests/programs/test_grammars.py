@@ -61,7 +61,7 @@ def outputs(source, shape):
 
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_every_class_maps_a_batch_to_logits(say, shape, classes):
-    sources = say(flax_class(shape, classes, most=3), 12)
+    sources = say(flax_class(shape, classes, most=3), 20)
     assert len(set(sources)) >= 8
     for source in sources:
         assert outputs(source, shape) == (2, classes)
