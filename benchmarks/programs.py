@@ -21,7 +21,6 @@ from jaxnas.programs.sandbox import Pool
 from jaxnas.programs.sandbox.program import Task, trace
 from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Worker
-from jaxnas.train.exported import fit_exported
 from jaxnas.train.portable import opened
 
 TASK, RATE = Task((40,), 10), 0.01
@@ -65,69 +64,91 @@ def checked(count):
         yield name, count, count / seconds, mean, verdicts[0].isolation
 
 
-def direct(text, dataset, steps, evaluate_every=100):
-    """Seconds of training steps, compiled before, by an ordinary loop with Flax and optax."""
+def loop(step, state, orders):
+    """Seconds of steps, each with its batch; state is the first of what a step gives."""
+    begin = time.perf_counter()
+    for index in orders:
+        state, _ = step(state, index)
+    jax.block_until_ready(state)
+    return time.perf_counter() - begin
+
+
+def batches(dataset, steps):
+    return np.random.default_rng(0).integers(0, len(dataset.train.y), (steps, TASK.batch))
+
+
+def direct(text, dataset):
+    """A step of Flax and optax, how a run begins, and its accuracy."""
     home = {}
     exec(text, home)
     model, tx = home["Model"](), optax.adamw(RATE)
     x, y = (jax.device_put(a) for a in dataset.train)
-    params = jax.jit(model.init)(jax.random.key(0), x[:1])
-    memory = jax.jit(tx.init)(params)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, memory, index):
+    @jax.jit
+    def begin():
+        params = model.init(jax.random.key(0), x[:1])
+        return params, tx.init(params)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, index):
+        params, memory = state
+
         def loss(params):
             logits = model.apply(params, x[index])
             return optax.softmax_cross_entropy_with_integer_labels(logits, y[index]).mean()
 
         value, slope = jax.value_and_grad(loss)(params)
         change, memory = tx.update(slope, memory, params)
-        return optax.apply_updates(params, change), memory, value
+        return (optax.apply_updates(params, change), memory), value
 
-    right = jax.jit(
-        lambda params, split: (model.apply(params, split.x).argmax(-1) == split.y).mean()
-    )
-    orders = np.random.default_rng(0).integers(0, len(y), (steps + 1, TASK.batch))
-    params, memory, _ = step(params, memory, orders[0])
-    jax.block_until_ready((params, right(params, dataset.valid)))
-    begin = time.perf_counter()
-    for i, index in enumerate(orders[1:], 1):
-        params, memory, _ = step(params, memory, index)
-        if i % evaluate_every == 0 or i == steps:
-            float(right(params, dataset.valid))
-    jax.block_until_ready(params)
-    return time.perf_counter() - begin
+    @jax.jit
+    def accuracy(state):
+        return (model.apply(state[0], dataset.valid.x).argmax(-1) == dataset.valid.y).mean()
+
+    return begin, step, accuracy
 
 
-def exported(programs, dataset, steps):
-    """Seconds of the same through exported programs: a long fit less a short one, both compiled."""
+def exported(text, dataset):
+    """The same two through exported programs."""
+    programs = opened(trace(text, TASK).programs)
+    x, y = (jax.device_put(a) for a in dataset.train)
+    key, rate = np.zeros(2, np.uint32), np.float32(RATE)
 
-    def fit(steps):
-        begin = time.perf_counter()
-        fit_exported(programs, dataset, jax.random.key(0), (0,), (RATE,), steps=steps)
-        return time.perf_counter() - begin
+    @partial(jax.jit, donate_argnums=0)
+    def step(state, index):
+        return programs.step.call(state, x[index], y[index], key, rate)[:2]
 
-    return fit(steps + 100) - fit(100)
+    return lambda: jax.jit(programs.init.call)(key), step
 
 
 def overhead(dataset, steps, rounds):
     """Rows of milliseconds a step, direct and exported."""
+    orders = batches(dataset, steps)
     for name in BODIES:
-        programs = opened(trace(source(name), TASK).programs)
-        own, ours = [], []
-        for _ in range(rounds):
-            own.append(direct(source(name), dataset, steps))
-            ours.append(exported(programs, dataset, steps))
-        a, b = (1000 * min(times) / steps for times in (own, ours))
-        yield name, a, b, f"{100 * (b / a - 1):+.1f} %"
+        ways = [make(source(name), dataset)[:2] for make in (direct, exported)]
+        for begin, step in ways:
+            loop(step, begin(), orders[:3])  # compiles
+        times = [[loop(step, begin(), orders) for begin, step in ways] for _ in range(rounds)]
+        own, ours = (1000 * min(column) / steps for column in zip(*times, strict=True))
+        yield name, own, ours, f"{100 * (ours / own - 1):+.1f} %"
+
+
+def alone(text, dataset, steps, evaluate_every=100):
+    """Trains one candidate as a script would, judged every so many steps."""
+    begin, step, accuracy = direct(text, dataset)
+    state = begin()
+    for i, index in enumerate(batches(dataset, steps), 1):
+        state, _ = step(state, index)
+        if i % evaluate_every == 0 or i == steps:
+            float(accuracy(state))
 
 
 ALONE = """
-import json, sys
+import sys
 sys.path.insert(0, {folder!r})
 from jaxnas.data import load
-from programs import direct
-print(direct(sys.stdin.read(), load("mnist1d"), {steps}))
+from programs import alone
+alone(sys.stdin.read(), load("mnist1d"), {steps})
 """
 
 
