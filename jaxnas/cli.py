@@ -413,7 +413,7 @@ def _sandbox(args: argparse.Namespace) -> None:
     task = Task(data.train.x.shape[1:], len(data.classes))
     with Pool(task, args.level, workers=1) as pool:
         [verdict] = pool.check([source])
-    facts = verdict._asdict()
+    facts = verdict._replace(seconds=round(verdict.seconds, 3))._asdict()
     del facts["programs"]
     _facts(facts, as_json=args.json)
     if not verdict.ok:

@@ -61,7 +61,7 @@ class _Fixed(NamedTuple):
 
     train: Data
     order: Int[Array, "steps B"]
-    keys: UInt32[Array, "1+steps R 2"]
+    keys: UInt32[Array, "keys R 2"]
     rates: Float[Array, " R"]
 
 
@@ -141,9 +141,7 @@ _orders = jax.jit(epoch_orders, static_argnums=(1, 2, 3))
 
 
 @partial(jax.jit, static_argnums=2)
-def _keys(
-    key: Key[Array, ""], seeds: UInt32[Array, " R"], steps: int
-) -> UInt32[Array, "1+steps R 2"]:
+def _keys(key: Key[Array, ""], seeds: UInt32[Array, " R"], steps: int) -> UInt32[Array, "keys R 2"]:
     """A key for the weights and one for each step of each run, all drawn at once."""
     each = jax.vmap(jax.random.fold_in, (None, 0))
     of_runs = each(key, seeds)

@@ -94,6 +94,9 @@ def _fitting(init: Exported, step: Exported, evaluate: Exported) -> Programs:
     """Checks that a state of one is a state of the others."""
     (key,), state = init.in_avals, init.out_avals
     runs = key.shape[:-1]
+    counts = tuple(len(v) for v in (step.in_avals, step.out_avals, evaluate.in_avals))
+    if counts != (wanted := tuple(len(state) + more for more in (4, 2, 1))):
+        raise Refused(f"`programs` must agree, but they take {counts} arrays, not {wanted}.")
     x, y, keys, rate = step.in_avals[len(state) :]
     logits = evaluate.out_avals[0]
     expected = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.core.keys import unrolled
+from jaxnas.core.keys import rolled, unrolled
 
 SEEDS = [0, 1, 123_456_789, 2**32 - 1]
 
@@ -36,6 +36,8 @@ def test_every_draw_is_the_same(draw):
     for seed in SEEDS:
         key = jax.random.key(seed)
         np.testing.assert_array_equal(bits(draw(unrolled(key))), bits(draw(key)))
+        in_loop = draw(rolled(jax.random.key_data(key)))
+        np.testing.assert_array_equal(bits(in_loop), bits(draw(key)))
 
 
 def test_many_keys_at_once_draw_the_same_under_vmap_and_jit():

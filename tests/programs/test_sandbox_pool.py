@@ -96,7 +96,7 @@ def test_closing_ends_what_is_at_work():
     assert not os.path.exists(pool._folder.name)
 
 
-def test_nothing_outlives_a_parent_that_is_killed():
+def test_nothing_outlives_a_parent_that_is_killed(tmp_path):
     code = f"""
 import sys, threading, time
 from jaxnas.programs.sandbox.pool import Pool
@@ -110,7 +110,11 @@ time.sleep(60)
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(isolation.PACKAGE.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(isolation.PACKAGE.parent),
+            "TMPDIR": str(tmp_path),
+        },
     ) as parent:
         assert parent.stdout.readline() == b"ready\n"
         family = wait_for(lambda: (d := processes.descendants(parent.pid))[1:] and d)

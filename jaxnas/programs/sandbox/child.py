@@ -6,12 +6,14 @@ Nothing it says is believed by the parent (`answer`), since the candidate runs b
 import contextlib
 import gc
 import os
+import traceback
 from typing import Any, NoReturn
 
 from jaxnas.programs.sandbox import frames, rules
 from jaxnas.programs.sandbox.confine import confine
 from jaxnas.programs.sandbox.program import Task, trace
-from jaxnas.programs.sandbox.verdict import STARVED, Rejected
+from jaxnas.programs.sandbox.source import FILENAME
+from jaxnas.programs.sandbox.verdict import STARVED, Rejected, told
 
 ANSWER = 3  # the one descriptor that is open beside standard input and output
 
@@ -33,6 +35,8 @@ def run(job: dict[str, Any], walls: dict[str, Any], answer: int, output: int) ->
         header, body = _answer(job)
         frames.send(ANSWER, header, body)
         status = 0
+    except BaseException:
+        traceback.print_exc()  # to the output, whose end is in the verdict
     finally:
         os._exit(status)  # no handlers, no buffers: they are the candidate's or the zygote's
 
@@ -60,8 +64,8 @@ def _answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         failure = "memory" if ran and _starved(rejected) else rejected.failure
         return {"failure": failure, "message": rejected.message}, b""
     except BaseException as error:
-        text = f"{type(error).__name__}: {error}"
-        return {"failure": "memory" if _starved(error) else "crash", "message": text}, b""
+        failure = "memory" if _starved(error) else "crash"
+        return {"failure": failure, "message": told(error, job["source"], FILENAME)}, b""
     programs = dict(traced.programs)
     facts = {name: getattr(traced, name) for name in ("params", "depth", "width", "identity")}
     lengths = {name: len(data) for name, data in programs.items()}

@@ -14,6 +14,7 @@ WIDE = (nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral, nn.E
 LAYERS = (
     *WIDE,
     nn.BatchNorm,
+    nn.Bidirectional,
     nn.Dropout,
     nn.Embed,
     nn.GroupNorm,

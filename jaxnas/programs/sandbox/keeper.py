@@ -1,5 +1,6 @@
 """The pool's end of one zygote: starts it, asks it, and starts another when it is gone."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -83,13 +84,20 @@ class Keeper:
             self.close()
             self._start()
         if not self._ready:
-            hello = frames.receive(self._process.stdout.fileno(), 0, time.monotonic() + START)
-            if hello is None:
-                self._log.seek(0)
-                text = self._log.read().decode(errors="replace")[-2000:]
-                raise RuntimeError(f"the sandbox ({self._level}) did not start: {text}")
-            self.threads, self._ready = hello[0]["threads"], True
+            hello = self._hello()
+            self.threads, self._ready = hello["threads"], True
         return self._process
+
+    def _hello(self) -> dict[str, Any]:
+        """The first words of a zygote that has imported everything."""
+        with contextlib.suppress(TimeoutError):
+            hello = frames.receive(self._process.stdout.fileno(), 0, time.monotonic() + START)
+            if hello is not None:
+                return hello[0]
+        self.end()
+        self._log.seek(0)
+        text = self._log.read().decode(errors="replace")[-2000:]
+        raise RuntimeError(f"the sandbox ({self._level}) did not start: {text}")
 
     def end(self) -> None:
         """Ends the zygote and all that descends from it; any thread may call it."""

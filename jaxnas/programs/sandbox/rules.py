@@ -115,10 +115,7 @@ def _work_on_import(statement: ast.stmt) -> str:
 
 
 def _is_main(statement: ast.stmt) -> bool:
-    main = 'if __name__ == "__main__":'
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) == main[3:-1].replace(
-        '"', "'"
-    )
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == MAIN
 
 
 def _import(node: ast.AST, names: dict[str, str]) -> str:
