@@ -33,7 +33,7 @@ class Limits(NamedTuple):
       answer: bytes of the traced programs together.
     """
 
-    seconds: float = 20.0
+    seconds: float = 30.0
     memory: int = 2 << 30
     output: int = 256 << 10
     answer: int = 32 << 20

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from jaxnas.programs.sandbox import child, confine, frames, processes
 
 # What traces import when they first need it: once here, and not in every fork.
-LATE = ("scipy.linalg", "jaxlib.mlir.dialects.mhlo")
+LATE = ("scipy.linalg", "jaxlib.mlir.dialects.builtin", "jaxlib.mlir.dialects.mhlo")
 JOB = 1 << 20  # bytes a job may have
 TICK = 20  # milliseconds between two looks at clock and memory
 TAIL = 16 << 10  # bytes of what is printed that are passed on
@@ -34,8 +34,9 @@ def main() -> None:
     os.dup2(2, 1)
     if sys.platform == "linux":
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-    for name in LATE + ("landlockpy",) * walls["landlock"]:
-        importlib.import_module(name)
+    for name in (*LATE, "landlockpy"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     gc.collect()
     gc.freeze()  # what no collection touches stays shared with the forks
