@@ -28,7 +28,7 @@ notebooks: $(STAMP)
 
 $(STAMP): pyproject.toml $(PINS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PINS),-c $(PINS)) -e '.[dev,llm,sandbox]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PINS),-c $(PINS)) -e '.[dev,llm,sandbox,local]'
 	# QDax's own requirements bring 52 packages of which none is imported here.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps qdax==0.5.0
 	touch $(STAMP)

@@ -10,6 +10,9 @@ A `Client` sends a `Request` and gets a `Completion`. Back-ends make one (`endpo
     client = structured(several(client))                  # JSON and n > 1, whatever the server can
     completion = await client.complete(messages, n=4, temperature=0.6, max_tokens=400, seed=0)
 
+In the place of the first line, `jaxnas.llm.local.local()` runs a model in this process; it is
+imported by that name, since it needs JAX, which the rest does not.
+
 To run it again without a model, `replay("replies.jsonl")` stands in for the first two lines; what
 a recording answers counts against the budget as it did, so that the run ends where it ended.
 `ask_all` waits for many calls from code that is not asynchronous, and

@@ -7,14 +7,14 @@ neighbours.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32, PyTree, UInt32
 
-from jaxnas.nn.lm import LM, Cache
+from jaxnas.core.keys import unrolled
+from jaxnas.nn.lm import LM, Cache, run
 
 SHORTEST = 64  # the least length a prompt is filled up to
 
@@ -54,7 +54,6 @@ class Programs(NamedTuple):
     step: Callable[..., tuple[Cache, Array, Array]]
 
 
-@lru_cache(maxsize=4)  # tuning soft prompts makes a new client of the same decoder each time
 def programs(module: LM) -> Programs:
     """The functions of a decoder, compiled when they are first called with a shape."""
 
@@ -63,7 +62,7 @@ def programs(module: LM) -> Programs:
             x = jnp.concatenate([prefix.astype(module.dtype), module.embed(tokens)])
             return module.read(x[None])[1]
 
-        return module.apply({"params": params}, method=read)
+        return run(module, params, read)
 
     def step(
         params: PyTree, cache: Cache, rows: Rows, masks: Int32[Array, "B W"]
@@ -73,7 +72,7 @@ def programs(module: LM) -> Programs:
             hidden, after = module.read(module.embed(rows.tokens[:, None]), now)
             return module.logits(hidden[:, 0]), after
 
-        logits, after = module.apply({"params": params}, method=read)
+        logits, after = run(module, params, read)
         return after, *draw(logits, rows, masks)
 
     return Programs(
@@ -97,7 +96,8 @@ def draw(
     """
 
     def noise(seed: Array, reply: Array, drawn: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), reply), drawn)
+        key = unrolled(jax.random.key(seed, impl="threefry2x32"))  # 8 times faster on a CPU
+        key = jax.random.fold_in(jax.random.fold_in(key, reply), drawn)
         return jax.random.gumbel(key, logits.shape[1:])
 
     hot = rows.temperatures[:, None]

@@ -8,6 +8,7 @@ with and without.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -37,6 +38,21 @@ class Validity(NamedTuple):
     forced: float
 
 
+def constrained(client: Client, grammar: str) -> Client:
+    """A client whose replies all follow a grammar.
+
+    Args:
+      client: what is asked.
+      grammar: in GBNF; requests that have a grammar or a schema of their own keep it.
+    """
+
+    async def send(request: Request) -> Completion:
+        is_free = request.grammar is None and request.schema is None
+        return await client.send(request._replace(grammar=grammar) if is_free else request)
+
+    return client._replace(send=send)
+
+
 def validity(
     client: Client, requests: Sequence[Request], grammar: str, valid: Callable[[str], bool]
 ) -> Validity:
@@ -54,7 +70,7 @@ def validity(
     """
     pairs = [request._replace(grammar=g) for g in (None, grammar) for request in requests]
     done: list[Completion] = []
-    for outcome in ask_all(client.send(request) for request in pairs):
+    for outcome in ask_all(_sent(client, request) for request in pairs):
         if not isinstance(outcome, Completion):
             raise outcome
         done.append(outcome)
@@ -66,6 +82,10 @@ def validity(
     changed = [np.nan if r.forced is None else r.forced for c in bound for r in c.replies]
     written = sum(c.usage.completion if c.usage else 0 for c in bound)
     return Validity(*map(float, shares), float(np.sum(changed) / max(written, 1)))
+
+
+async def _sent(client: Client, request: Request) -> Completion:
+    return await client.send(request)
 
 
 def constraint(tokens: Tokens) -> Callable[[Request], Any]:
@@ -85,7 +105,7 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
             return None
         package = _package()
         if not made:
-            made.append(package.LLTokenizer(_wrapped(package, tokens), len(tokens.pieces)))
+            made.append(_tokenizer(package, tokens))
         found = package.LLMatcher(made[0], _written(package, request))
         if found.is_error():
             raise _refused(found.get_error())
@@ -97,9 +117,8 @@ def constraint(tokens: Tokens) -> Callable[[Request], Any]:
 def allow(matchers: Mapping[int, Any], masks: Int32[np.ndarray, "B W"]) -> None:
     """Writes which tokens may come next, a bit each, into the rows that have a matcher."""
     masks[:] = -1
-    fill = import_module("llguidance.numpy").fill_next_token_bitmask if matchers else None
     for row, matcher in matchers.items():
-        fill(matcher, masks, row)
+        import_module("llguidance.numpy").fill_next_token_bitmask(matcher, masks, row)
 
 
 def _written(package: Any, request: Request) -> str:
@@ -108,13 +127,17 @@ def _written(package: Any, request: Request) -> str:
         # Weak models fill the white space that JSON allows until the reply is full.
         compact = {"x-guidance": {"whitespace_flexible": False}}
         return package.LLMatcher.grammar_from_json_schema(json.dumps({**request.schema, **compact}))
+    # A regular grammar becomes one expression, which is followed sign by sign as GBNF means it. Of
+    # what stands in the root rule, texts would be read as words, the longest first: where one word
+    # begins another, sentences would be lost.
+    whole = re.sub(r"(?m)^root(\s*::=)", r"the-whole-reply\1", request.grammar or "")
     try:
-        return package.grammar_from("gbnf", request.grammar)
+        return package.grammar_from("gbnf", f"root ::= the-whole-reply\n{whole}")
     except ValueError as error:
         raise _refused(str(error)) from None
 
 
-def _wrapped(package: Any, tokens: Tokens) -> Any:
+def _tokenizer(package: Any, tokens: Tokens) -> Any:
     """The vocabulary as `llguidance` asks for it."""
     names = {number: name.encode() for name, number in tokens.marks.items()}
 
@@ -128,7 +151,8 @@ def _wrapped(package: Any, tokens: Tokens) -> Any:
         def __call__(self, text: str) -> list[int]:
             return encode(tokens, text)
 
-    return package.TokenizerWrapper(Vocabulary())
+    wrapped = package.TokenizerWrapper(Vocabulary())
+    return package.LLTokenizer(wrapped, len(tokens.pieces), eos_token=list(tokens.ends))
 
 
 def _refused(words: str) -> ModelError:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from jaxnas.data.dataset import DataError
 from jaxnas.data.gguf_files import REMEDY, find_gguf, read_gguf
 from jaxnas.llm.client import Client, Completion, ModelError, Reply, Request, Usage
+from jaxnas.llm.decoding import programs
 from jaxnas.llm.grammar import constraint
 from jaxnas.llm.pretrained import Model, load_lm
 from jaxnas.llm.sampler import Ask, Sampler
@@ -69,7 +70,7 @@ def load_model(path: Path | str | None = None, dtype: DTypeLike = jnp.float32) -
         module, params = load_lm(file, dtype)
     except ValueError as error:
         raise DataError(file.path, f"it holds no model that runs here ({error})", REMEDY) from error
-    return Model(file.path.stem, module, params, tokens)
+    return Model(file.path.stem, module, params, tokens, programs(module))
 
 
 def serve(
@@ -86,7 +87,7 @@ def serve(
     prefix = jnp.zeros((0, width)) if soft_prompt is None else jnp.asarray(soft_prompt)
     if prefix.shape[1:] != (width,):
         raise ValueError(f"`soft_prompt` must be [P, {width}], but is {list(prefix.shape)}.")
-    sampler = Sampler(model.module, model.params, model.tokens, batch=batch, prefix=prefix)
+    sampler = Sampler(model, batch=batch, prefix=prefix)
     room = min(context, model.module.config.context) - len(prefix)
     matcher = constraint(model.tokens)
 

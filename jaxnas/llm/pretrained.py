@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from jaxnas.data.gguf_files import GgufFile, Packed, unpacked
+from jaxnas.llm.decoding import Programs
 from jaxnas.llm.tokens import Tokens
 from jaxnas.nn.lm import LM, LMConfig
 
@@ -45,12 +46,14 @@ class Model(NamedTuple):
       module: the decoder.
       params: its weights.
       tokens: its vocabulary.
+      programs: its compiled functions, shared by all clients of the model.
     """
 
     name: str
     module: LM
     params: PyTree
     tokens: Tokens
+    programs: Programs
 
 
 def load_lm(file: GgufFile, dtype: DTypeLike = jnp.float32) -> tuple[LM, PyTree]:
@@ -81,9 +84,9 @@ def lm_config(file: GgufFile) -> LMConfig:
         raise ValueError("Its rotations are scaled for long texts, which is not supported.")
     sizes = {name: _size(fields, f"{family}.{field}") for name, field in SIZES.items()}
     heads, per_head = sizes["heads"], sizes["hidden"] // sizes["heads"]
+    kind: dict[str, Any] = FAMILIES[family] | sizes
     config = LMConfig(
-        **sizes,
-        **FAMILIES[family],
+        **kind,
         vocabulary=len(fields.get("tokenizer.ggml.tokens", ())),
         key_heads=_size(fields, f"{family}.attention.head_count_kv", heads),
         head_size=_size(fields, f"{family}.attention.key_length", per_head),

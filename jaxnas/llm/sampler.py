@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from jaxnas.llm.decoding import Rows, bucket, programs
+from jaxnas.llm.decoding import Rows, bucket
 from jaxnas.llm.grammar import allow
+from jaxnas.llm.pretrained import Model
 from jaxnas.llm.tokens import Tokens, decode
-from jaxnas.nn.lm import LM, Cache, empty_cache
+from jaxnas.nn.lm import Cache, empty_cache
 
 SMALLEST = 256  # the least length of a cache: each length is a program to compile
 
@@ -104,26 +105,15 @@ class _Row:
 class Sampler:
     """Answers `Ask`s with a decoder."""
 
-    def __init__(
-        self,
-        module: LM,
-        params: PyTree,
-        tokens: Tokens,
-        *,
-        batch: int,
-        prefix: Float[Array, "P D"],
-    ) -> None:
+    def __init__(self, model: Model, *, batch: int, prefix: Float[Array, "P D"]) -> None:
         """Holds a model; compiles nothing yet.
 
         Args:
-          module: the decoder.
-          params: its weights.
-          tokens: its vocabulary.
-          batch: how many replies are drawn side by side; less work is done by as much computation.
+          model: what is drawn from.
+          batch: how many replies are drawn side by side.
           prefix: vectors that every prompt is preceded by.
         """
-        self._module, self._params, self._tokens = module, params, tokens
-        self._prefix, self._programs = prefix, programs(module)
+        self._model, self._prefix = model, prefix
         self._rows: list[_Row | None] = [None] * batch
         self._cache: Cache | None = None
         self._size = 0
@@ -181,16 +171,18 @@ class Sampler:
 
     def _begin(self, job: _Job, at: int) -> None:
         """Copies what a prompt left in the cache into a row, reading it for the first reply."""
-        config = self._module.config
         if self._cache is None or job.size != self._size:
             self._size = job.size
-            self._cache = empty_cache(config, len(self._rows), self._size, self._module.dtype)
+            module = self._model.module
+            self._cache = empty_cache(module.config, len(self._rows), job.size, module.dtype)
         if job.read is None:
             before = job.ask.prompt[:-1]  # the last one is read by the first step
             filled = np.zeros(bucket(len(before) or 1), np.int32)
             filled[: len(before)] = before
-            job.read = self._programs.prefill(self._params, self._prefix, jnp.asarray(filled))
-        self._cache = self._programs.place(self._cache, job.read, jnp.int32(at))
+            job.read = self._model.programs.prefill(
+                self._model.params, self._prefix, jnp.asarray(filled)
+            )
+        self._cache = self._model.programs.place(self._cache, job.read, jnp.int32(at))
         self._rows[at] = _Row(job, job.begun)
         job.begun += 1
         if job.begun == job.ask.n:
@@ -199,16 +191,16 @@ class Sampler:
     def _step(self) -> None:
         """One token for every row."""
         matchers = {i: row.matcher for i, row in enumerate(self._rows) if row and row.matcher}
-        masks = np.empty((len(self._rows), -(-len(self._tokens.pieces) // 32)), np.int32)
+        masks = np.empty((len(self._rows), -(-len(self._model.tokens.pieces) // 32)), np.int32)
         allow(matchers, masks)
-        self._cache, own, drawn = self._programs.step(
-            self._params, self._cache, self._now(), jnp.asarray(masks)
+        self._cache, own, drawn = self._model.programs.step(
+            self._model.params, self._cache, self._now(), jnp.asarray(masks)
         )
         for at, token, chosen in zip(
             range(len(self._rows)), np.asarray(own), np.asarray(drawn), strict=True
         ):
             row = self._rows[at]
-            reply = row.take(int(token), int(chosen), self._tokens) if row else None
+            reply = row.take(int(token), int(chosen), self._model.tokens) if row else None
             if row and reply:
                 self._rows[at] = None
                 self._deliver(row, reply)

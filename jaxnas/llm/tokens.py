@@ -103,7 +103,7 @@ def _bpe(words: Sequence[str], merges: Sequence[str], cut: str, users: Sequence[
             "A local model needs the `tokenizers` package; pip install 'jaxnas[local]'."
         ) from None
     pre, numbers = package.pre_tokenizers, {word: i for i, word in enumerate(words)}
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs = [(one, two) for one, _, two in (merge.partition(" ") for merge in merges)]
     bpe = package.Tokenizer(package.models.BPE(numbers, pairs, ignore_merges=False))
     steps = {
         "smollm": [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)],

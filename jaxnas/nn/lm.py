@@ -7,14 +7,15 @@ the feed-forward part is SwiGLU (N. Shazeer, arXiv:2002.05202). Layers are writt
 another: a scan over them takes twice the time on a CPU.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 INITIAL = nn.initializers.normal(0.02)
 
@@ -140,6 +141,11 @@ class LM(nn.Module):
         hidden = hidden.astype(self.dtype)
         logits = self.tokens.attend(hidden) if self.config.tied else self.output(hidden)
         return logits.astype(jnp.float32)
+
+
+def run(module: LM, params: PyTree, method: Callable[[Any], Any]) -> Any:
+    """What a function of the decoder gives with these weights."""
+    return module.apply({"params": params}, method=method)
 
 
 class Block(nn.Module):

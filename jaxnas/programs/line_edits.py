@@ -67,12 +67,13 @@ def places(source: str, *, is_spatial: bool = False) -> tuple[str, list[Place]]:
     return name, found
 
 
-def apply_edit(source: str, reply: str) -> str:
+def apply_edit(source: str, reply: str, *, is_spatial: bool = False) -> str:
     """Applies an edit.
 
     Args:
       source: the program.
       reply: `delete line 4`, `insert after line 4: x = ...` or `replace line 4: x = ...`.
+      is_spatial: as in `places`.
 
     Returns:
       The new program.
@@ -84,7 +85,7 @@ def apply_edit(source: str, reply: str) -> str:
     if edit is None:
         raise ValueError(f"`reply` must be an edit of one line, but got {reply[:80]!r}.")
     verb, number, text = edit[1] or edit[3], int(edit[2] or edit[4]), edit[5]
-    _, found = places(source)
+    _, found = places(source, is_spatial=is_spatial)
     if number not in [p.line for p in found if p.is_step or verb == "insert after"]:
         raise ValueError(f"`reply` must name a line that can be edited, but got {reply[:80]!r}.")
     lines = source.split("\n")

@@ -12,8 +12,8 @@ gave 4 of 24. So loss and validity are to be reported both.
 
 Example (needs the extra `local` and a model):
     model = load_model()
-    tuner = soft_prompt(model, messages=messages)
-    state = tuner.tune(tuner.init(key), key, sources)
+    tuning = soft_prompt(model, messages=messages)
+    state = tuning.tune(tuning.init(key), key, sources)
     client = serve(model, soft_prompt=state.vectors)
 """
 
@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from jaxnas.llm.decoding import bucket
 from jaxnas.llm.pretrained import Model
 from jaxnas.llm.tokens import END, chat, encode
-from jaxnas.nn.lm import LM
+from jaxnas.nn.lm import LM, run
 
 
 class SoftPrompt(NamedTuple):
@@ -44,8 +44,8 @@ class SoftPrompt(NamedTuple):
     losses: Float[Array, " E"]
 
 
-class Tuner(NamedTuple):
-    """How it is tuned.
+class Tuning(NamedTuple):
+    """How it is tuned; the first two functions of a `programs.evoprompting.Tuner`.
 
     Attributes:
       init: `(key) -> state`: embeddings of random tokens.
@@ -66,7 +66,7 @@ def soft_prompt(
     context: int = 512,
     together: int = 2,
     optimizer: optax.GradientTransformation | None = None,
-) -> Tuner:
+) -> Tuning:
     """Tunes a soft prompt on programs.
 
     Args:
@@ -109,7 +109,7 @@ def soft_prompt(
             losses.append(jnp.stack(sums).mean())
         return SoftPrompt(now[0], jnp.stack(losses))
 
-    return Tuner(init, tune)
+    return Tuning(init, tune)
 
 
 def text_loss(
@@ -127,7 +127,7 @@ def text_loss(
         hidden, _ = module.read(jnp.concatenate([before, x], axis=1))
         return module.logits(hidden[:, len(vectors) - 1 : -1])
 
-    scores = module.apply({"params": params}, method=logits)
+    scores = run(module, params, logits)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, tokens)
     return (losses * wanted).sum()
 
@@ -154,7 +154,7 @@ def _stepper(
         total = jax.lax.scan(add, zero, parts)[0]
         loss, gradient = jax.tree.map(lambda x: x / wanted.sum(), total)
         change, memory = update.update(gradient, memory, vectors)
-        return (vectors + change, memory), loss
+        return (jax.tree.map(jnp.add, vectors, change), memory), loss
 
     return step
 

@@ -67,6 +67,25 @@ def test_schema_stop_and_the_name_of_the_length_are_sent_as_asked():
 
 
 @pytest.mark.parametrize(
+    ("field", "sent"),
+    [
+        ("grammar", {"grammar": "root ::= x"}),
+        ("structured_outputs.grammar", {"structured_outputs": {"grammar": "root ::= x"}}),
+    ],
+)
+def test_a_grammar_is_sent_under_the_name_the_server_has_for_it(field, sent):
+    with serving(says("x")) as server:
+        client = endpoint(server.url, "m", grammar_field=field)
+        one(client, grammar="root ::= x")
+        one(client)
+    first, second = server.bodies
+    assert {name: first[name] for name in sent} == sent
+    assert set(first) - set(second) == set(sent)
+    with pytest.raises(ValueError, match="exclude each other"):
+        one(client, grammar="root ::= x", schema={"type": "object"})
+
+
+@pytest.mark.parametrize(
     ("act", "kind", "status", "free"),
     [
         (fails(400), "refused", 400, True),

@@ -19,7 +19,7 @@ from reference.decoder import decoder, random_tensors, write_gguf
 from jaxnas.data.dataset import DataError
 from jaxnas.llm import Completion, ModelError, Request, ask_all, record, replay
 from jaxnas.llm.decoding import Rows, draw
-from jaxnas.llm.grammar import validity
+from jaxnas.llm.grammar import constrained, validity
 from jaxnas.llm.local import load_model, local, serve
 from jaxnas.llm.structured import structured
 from jaxnas.llm.tokens import chat, decode, encode
@@ -61,6 +61,15 @@ def test_weights_of_a_file_give_the_logits_of_the_slow_reference(model, last_log
     tokens = encode(model.tokens, "x = nn.relu(x)")
     logits = last_logits(model, tokens)
     np.testing.assert_allclose(logits, decoder(random_tensors("llama"), tokens, "llama"), atol=2e-4)
+
+
+def test_half_precision_gives_nearly_the_same(model, tmp_path, last_logits):
+    half = load_model(write_gguf(tmp_path / "tiny.gguf"), jnp.bfloat16)
+    assert half.params["tokens"]["embedding"].dtype == jnp.bfloat16
+    one, other = (last_logits(m, encode(m.tokens, "x = nn.relu(x)")) for m in (model, half))
+    assert other.dtype == jnp.float32
+    errors = np.asarray(one - other)
+    assert 1e-4 < np.sqrt((errors**2).mean()) < 0.1 * float(one.std())
 
 
 def test_a_qwen2_file_gives_the_tokens_and_log_probs_of_llama_cpp(tmp_path, last_logits):
@@ -173,6 +182,14 @@ def test_a_grammar_that_is_none_is_refused_for_free(client, grammar):
     (error,) = ask_all([client.complete(ASK, grammar=grammar)])
     assert isinstance(error, ModelError)
     assert (error.kind, error.free) == ("refused", True)
+
+
+def test_a_client_under_a_grammar_keeps_to_it_unless_a_request_has_its_own(client):
+    bound = constrained(client, COLOURS)
+    own = bound.complete(ASK, max_tokens=30, grammar='root ::= "mauve"')
+    one, other = ask_all([bound.complete(ASK, max_tokens=30), own])
+    assert texts(one)[0].startswith("I like ")
+    assert texts(other) == ["mauve"]
 
 
 def test_validity_is_told_with_and_without_a_grammar(client):

@@ -56,10 +56,13 @@ def test_gradients_are_finite_differences(model):
         lambda v: text_loss(model.module, model.params, v, text, jnp.ones(text.shape, bool))
     )
     gradient = jax.grad(loss)(vectors)
-    for direction in jax.random.normal(jax.random.key(1), (5, 4, 32)):
-        step = 3e-3 * direction
-        difference = (loss(vectors + step) - loss(vectors - step)) / 2
-        assert float(difference) == pytest.approx(float((gradient * step).sum()), rel=0.03)
+    errors, slopes = [], []
+    for row, column in [(0, 3), (1, 17), (2, 31), (3, 0), (3, 20), (0, 9)]:
+        step = jnp.zeros_like(vectors).at[row, column].set(0.02)
+        slope = (loss(vectors + step) - loss(vectors - step)) / 0.04
+        errors.append(float(slope - gradient[row, column]))
+        slopes.append(float(slope))
+    assert np.linalg.norm(errors) < 0.03 * np.linalg.norm(slopes)
 
 
 def test_the_loss_falls_and_the_model_stays(model, tuner, tuned):
@@ -96,8 +99,8 @@ def test_adafactor_moves_vectors_by_a_tenth_of_their_size(model):
 
 def test_only_the_program_is_learnt_and_long_questions_are_refused(model):
     messages = [{"role": "user", "content": "x" * 400}]
+    tuner = soft_prompt(model, messages=messages, context=300)
     with pytest.raises(ValueError, match="`messages` has"):
-        tuner = soft_prompt(model, messages=messages, context=300)
         tuner.tune(tuner.init(KEY), KEY, SOURCES)
     with pytest.raises(ValueError, match="`together` must divide `batch`"):
         soft_prompt(model, batch=3)
