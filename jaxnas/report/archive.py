@@ -94,6 +94,8 @@ def _map(
         bar = drawn.colorbar(ScalarMappable(norm, colours), ax=axes, extend=lower, pad=0.02)
         bar.set_label(str(label.get("fitness", "fitness")))
         bar.outline.set_visible(False)
+        solids: Any = bar.solids
+        solids.set_edgecolor("face")  # no seams between the colours
 
 
 def _colours() -> Any:

@@ -1,6 +1,7 @@
 """Where the best candidate comes from: its ancestors, and what each step changed."""
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def ancestry(one: View) -> Markup | str:
         return ""
     line = chain(family)
     seed, everyone = best[0][0].seed, births(one.run, best[0][0].seed)
-    svg = tree(family, line, everyone, y=str(one.meta.get("search_label", "fitness")))
+    svg = tree(family, line, everyone, y=_searched(one))
     said = (
         f"The best candidate measured, #{family[0].serial} of seed {seed}, and its ancestors, "
         f"numbered in the order in which the search asked for them. Coloured: from first parent to "
@@ -35,6 +36,11 @@ def ancestry(one: View) -> Markup | str:
     )
     told = _diffs(line) if any(is_source(kin.candidate.genotype) for kin in line) else _rows(line)
     return join([figure(svg, said), told])
+
+
+def _searched(one: View) -> str:
+    label = one.meta.get("search_label", one.meta.get("fitness_label", "fitness"))
+    return textwrap.fill(str(label), 44)
 
 
 def chain(family: Sequence[Kin]) -> list[Kin]:
