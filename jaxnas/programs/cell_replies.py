@@ -37,19 +37,19 @@ INTRODUCTION = (
     "pool3x3 (average pooling)."
 )
 MUTATIONS = (
-    "Put a 3x3 convolution on an edge that has none, so that the cell gets better.",
-    "Put a 1x1 convolution on an edge that has none, so that the cell gets better.",
-    "Take one operation away, so that the cell gets better.",
-    "Put average pooling on an edge that has none, so that the cell gets better.",
-    "Put a skip connection on an edge that has none, so that the cell gets better.",
-    "Take one operation away and put a 3x3 convolution on another edge, so that the cell gets better.",
-    "Take one operation away and put a 1x1 convolution on another edge, so that the cell gets better.",
-    "Take one operation away and put average pooling on another edge, so that the cell gets better.",
-    "Take one operation away and put a skip connection on another edge, so that the cell gets better.",
+    "Use conv3x3 on one more edge to improve the cell.",
+    "Use conv1x1 on one more edge to improve the cell.",
+    "Set one edge to none to improve the cell.",
+    "Use pool3x3 on one more edge to improve the cell.",
+    "Use skip on one more edge to improve the cell.",
+    "Set one edge to none and use conv3x3 on another one to improve the cell.",
+    "Set one edge to none and use conv1x1 on another one to improve the cell.",
+    "Set one edge to none and use pool3x3 on another one to improve the cell.",
+    "Set one edge to none and use skip on another one to improve the cell.",
 )  # the nine of the paper's appendix A, in our words
 CROSSOVER = "Combine these two cells into a third one that is better than both."
 CREATION = "Design a new cell that is better than this one."
-_ANSWER = "Answer with the line of the new cell alone, nothing else."
+_ANSWER = "Answer with the line of the new cell, which must be another one, and nothing else."
 _NAMES = {
     "none": ("none", "zeroize", "zero"),
     "skip": ("skip", "skipconnect", "skipconnection", "identity"),
