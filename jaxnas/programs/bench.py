@@ -4,8 +4,8 @@ All of them start when they are first needed and end with this process.
 """
 
 import atexit
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Outcome, Worker
 
 KEY = np.zeros(2, np.uint32)  # batches are the same for all programs
+_WORKERS: dict[tuple[int, int], tuple[Dataset, Worker]] = {}
 
 
 class Training(NamedTuple):
@@ -30,6 +31,8 @@ class Training(NamedTuple):
       momentum: of SGD.
       weight_decay: see `sandbox.program.Task`.
       evaluate_every: steps between two looks at the validation split.
+      runs: trainings, whose mean accuracies count.
+      seed: of the first run; the next ones follow.
       together: programs trained at the same time, of use on an accelerator.
       deadline: seconds that these may take, compilation included.
     """
@@ -40,6 +43,8 @@ class Training(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 1e-4
     evaluate_every: int = 100
+    runs: int = 1
+    seed: int = 0
     together: int = 1
     deadline: float = 600.0
 
@@ -49,11 +54,11 @@ class Bench(NamedTuple):
 
     Attributes:
       check: sources to verdicts.
-      train: `(seeds) -> train`, a program's score being the mean over runs from these seeds.
+      train: programs to scores, means over runs.
     """
 
     check: Check
-    train: Callable[[Sequence[int]], Train]
+    train: Train
 
 
 def bench(
@@ -64,7 +69,7 @@ def bench(
     workers: int = 2,
     limits: Limits = Limits(),  # noqa: B008
 ) -> Bench:
-    """A sandbox and a trainer for one data set.
+    """A sandbox and a trainer; benches that differ in runs alone share their processes.
 
     Args:
       dataset: what is learned.
@@ -77,37 +82,39 @@ def bench(
       ValueError: if the level does not work here.
     """
     isolation.resolve(level)
-    shape = dataset.train.x.shape[1:]
     task = Task(
-        shape=tuple(shape),
+        shape=tuple(dataset.train.x.shape[1:]),
         classes=len(dataset.classes),
         batch=training.batch,
         optimizer=training.optimizer,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
     )
+    seeds = range(training.seed, training.seed + training.runs)
+    rates = [training.learning_rate] * training.runs
 
-    @cache
-    def pool() -> Pool:
-        made = Pool(task, level=level, workers=workers, limits=limits)
-        atexit.register(made.close)
-        return made
-
-    @cache
-    def worker() -> Worker:
-        made = Worker(dataset, together=training.together)
-        atexit.register(made.close)
-        return made
-
-    def train(
-        seeds: Sequence[int], programs: Sequence[Mapping[str, bytes]], steps: int
-    ) -> list[Score]:
-        rates = [training.learning_rate] * len(seeds)
+    def train(programs: Sequence[Mapping[str, bytes]], steps: int) -> list[Score]:
         every = training.evaluate_every
         jobs = [Job(one, KEY, list(seeds), rates, steps, every) for one in programs]
-        return [_score(outcome, steps) for outcome in worker().train(jobs, training.deadline)]
+        outcomes = _worker(dataset, training.together).train(jobs, training.deadline)
+        return [_score(outcome, steps) for outcome in outcomes]
 
-    return Bench(lambda sources: pool().check(sources), lambda seeds: partial(train, seeds))
+    return Bench(lambda sources: _pool(task, level, workers, limits).check(sources), train)
+
+
+@cache
+def _pool(task: Task, level: str, workers: int, limits: Limits) -> Pool:
+    made = Pool(task, level=level, workers=workers, limits=limits)
+    atexit.register(made.close)
+    return made
+
+
+def _worker(dataset: Dataset, together: int) -> Worker:
+    if (id(dataset), together) not in _WORKERS:
+        made = Worker(dataset, together=together)
+        atexit.register(made.close)
+        _WORKERS[id(dataset), together] = dataset, made  # held, so that its id stays its own
+    return _WORKERS[id(dataset), together][1]
 
 
 def _score(outcome: Outcome, steps: int) -> Score:

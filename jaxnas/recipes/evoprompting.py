@@ -120,9 +120,10 @@ def build(config: Config) -> System:
     tuner, attach = _tuner(config, dataset)
     seeds = list(MNIST1D.values())
     searcher = evoprompting(tuner, seeds, settings)
-    desk = _bench(config, dataset)
-    judged = partial(Judge, desk.check, steps=config.steps, seeds=seeds)
-    judge, final = judged(desk.train([0])), judged(desk.train(range(1, 1 + config.runs)))
+    judge, final = (
+        Judge(*_bench(config, dataset, runs, seed), steps=config.steps, seeds=seeds)
+        for runs, seed in ((1, 0), (config.runs, 1))  # chosen by one run, judged by others
+    )
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
     return System(
@@ -219,13 +220,15 @@ def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callab
     return Tuner(tuning.init, tuning.tune, proposer), line.attach
 
 
-def _bench(config: Config, dataset: Dataset) -> Bench:
+def _bench(config: Config, dataset: Dataset, runs: int, seed: int) -> Bench:
     training = Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         evaluate_every=_every(config.steps),
         deadline=config.deadline,
+        runs=runs,
+        seed=seed,
     )
     return bench(dataset, training, level=config.level, workers=config.workers)
 

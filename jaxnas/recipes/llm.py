@@ -155,8 +155,8 @@ def _model(config: ModelConfig) -> Client:
 def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     """The layers around a model, before the run there is one and within it."""
     keep = config.record or (str(run.folder / RECORDING) if run else "")
-    known = min(config.price_prompt, config.price_completion) >= 0
-    prices = Prices(config.price_prompt, config.price_completion) if known else Prices()
+    given = Prices(config.price_prompt, config.price_completion)
+    prices = given if min(given) >= 0 else Prices(0, 0) if is_local(config) else Prices()
     limits = {name: getattr(config, name) or None for name in ("requests", "tokens", "money")}
     budget = Budget(**limits, used=used(run) if run else None)
 

@@ -1,6 +1,6 @@
 """The judge with its real sandbox and trainer, on a toy."""
 
-import atexit
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import pytest
 
 from jaxnas.core import Asked
 from jaxnas.data.toy import waves
+from jaxnas.programs import bench as module
 from jaxnas.programs.bench import Training, bench
 from jaxnas.programs.judge import REASONS, Judge
 from jaxnas.programs.page import pages
@@ -22,22 +23,25 @@ class Model(nn.Module):
         return nn.Dense(CLASSES)(nn.relu(nn.Dense(6)(x)))
 """
 WAVES = waves(length=8, n=120)
+TRAINING = Training(batch=16, evaluate_every=5)
 SOURCE = PERCEPTRON.replace("CLASSES", str(len(WAVES.classes)))
 
 
 @pytest.fixture(scope="module")
 def desk():
-    """A bench whose processes end with these tests."""
+    """Benches whose processes end with these tests."""
     ends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atexit, "register", ends.append)
-        yield bench(WAVES, Training(batch=16, evaluate_every=5), workers=1)
+        patch.setattr(module, "atexit", SimpleNamespace(register=ends.append))
+        yield lambda **runs: bench(WAVES, TRAINING._replace(**runs), workers=1)
+    assert len(ends) == 2  # a pool and a worker, shared by all
     for end in ends:
         end()
+    module._pool.cache_clear()
 
 
 def test_sources_become_fitness_and_reasons(desk):
-    judge = Judge(desk.check, desk.train([0]), steps=10, seeds=[SOURCE])
+    judge = Judge(*desk(), steps=10, seeds=[SOURCE])
     renamed = SOURCE.replace("Model", "Net") + "# another name\n"
     hot = SOURCE.replace("nn.relu(", "(1e38 * 1e38 * ")
     sources = [SOURCE, renamed, SOURCE.replace("Dense(6)", "Dense('6')"), "Sorry.", hot]
@@ -59,9 +63,9 @@ def test_sources_become_fitness_and_reasons(desk):
 
 
 def test_a_score_is_the_mean_over_seeds(desk):
-    ((verdict,), alone) = desk.check([SOURCE]), []
-    for seeds in ([1], [2], [1, 2]):
-        (score,) = desk.train(seeds)([verdict.programs], 5)
+    ((verdict,), alone) = desk().check([SOURCE]), []
+    for seed, runs in ((1, 1), (2, 1), (1, 2)):
+        (score,) = desk(seed=seed, runs=runs).train([verdict.programs], 5)
         alone.append((score.valid, score.test, *score.curve))
     assert np.mean(alone[:2], axis=0) == pytest.approx(alone[2], rel=1e-5)
     assert alone[0] != alone[1]

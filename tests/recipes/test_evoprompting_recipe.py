@@ -13,7 +13,7 @@ from jaxnas.llm import scripted
 from jaxnas.programs.bench import Bench
 from jaxnas.programs.evoprompting import STUB
 from jaxnas.programs.grammars import flax_class
-from jaxnas.programs.soft_prompt import SoftPrompt, Tuner
+from jaxnas.programs.soft_prompt import SoftPrompt, Tuning
 from jaxnas.recipes import evoprompting as recipe, llm
 from jaxnas.recipes.evoprompting import PRESETS, Config
 from jaxnas.recipes.llm import is_constrained
@@ -45,7 +45,7 @@ def desk():
 
     def bench(dataset, training, **_):
         desk = Desk()
-        return Bench(desk.check, lambda seeds: desk.train)
+        return Bench(desk.check, desk.train)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "bench", bench)
@@ -210,7 +210,7 @@ def test_a_soft_prompt_is_tuned_between_rounds_on_what_became_no_parent(
 
     monkeypatch.setattr(recipe, "load_model", lambda path: SimpleNamespace(name="small"))
     monkeypatch.setattr(recipe, "serve", serve)
-    monkeypatch.setattr(recipe, "soft_prompt", lambda model, messages: Tuner(start, tune))
+    monkeypatch.setattr(recipe, "soft_prompt", lambda model, messages: Tuning(start, tune))
     settings = ("--set", "tune=soft_prompt", "--set", "rounds=3", "--set", "survivors=1")
     said("run", "evoprompting", "--preset", "tiny", *settings, "--out", str(tmp_path / "run"))
     run = open_run(tmp_path / "run")

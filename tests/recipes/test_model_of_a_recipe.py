@@ -112,7 +112,7 @@ def test_the_local_model_is_taken_where_nothing_else_is_named(monkeypatch):
 
     monkeypatch.setattr(llm, "load_model", lambda path: f"weights of {path}")
     monkeypatch.setattr(llm, "serve", serve)
-    assert say(connect(ModelConfig(concurrency=3))) == "at home"
+    assert say(connect(ModelConfig(concurrency=3, money=1e-9))) == "at home"  # it costs nothing
     assert connect(ModelConfig(model="local", gguf="other.gguf")).client.model == "small"
     assert asked == [("weights of None", 3), ("weights of other.gguf", 4)]
 
