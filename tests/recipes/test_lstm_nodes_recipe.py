@@ -28,10 +28,7 @@ def drawn(task, grammar, tapes, size, keys, *, test):
     del task, grammar, test
     seeds = np.asarray(jax.random.key_data(keys))[:, 1].tolist()
     curve = np.array(
-        [
-            [power_laws((seed, *np.abs(tape)), 1, size.epochs)[0] for seed in seeds]
-            for tape in tapes
-        ]
+        [[power_laws((seed, *np.abs(tape)), 1, size.epochs)[0] for seed in seeds] for tape in tapes]
     )
     return Trained(*map(jax.numpy.asarray, (curve, curve, curve[:, :, -1])))
 

@@ -157,7 +157,9 @@ def test_a_killed_search_resumes_to_the_uninterrupted_one(
         assert resumed.meta()[name] == whole.meta()[name]
 
 
-def test_the_exported_file_walks_in_a_plain_optax_loop_as_the_found_rule_does(whole, said, tmp_path):
+def test_the_exported_file_walks_in_a_plain_optax_loop_as_the_found_rule_does(
+    whole, said, tmp_path
+):
     file = tmp_path / "rule.py"
     assert said("export", str(whole.folder), "--out", str(file)) == {"rule.py": str(file)}
     names = {}
