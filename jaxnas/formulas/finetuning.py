@@ -38,6 +38,7 @@ def finetuning(
     batch: int = 32,
     steps: int = 0,
     examples: int = 0,
+    blocks: int = 0,
     data: GlueTask | None = None,
     bert: tuple[BertConfig, PyTree, WordPiece] | None = None,
 ) -> Task:
@@ -45,40 +46,56 @@ def finetuning(
 
     Args:
       name: `cola`, `rte`, `mrpc`, `wnli` or `stsb`.
-      length: word pieces of an input, longer ones are cut.
+      length: word pieces of an input, longer ones are cut; where all are shorter they are padded to
+        the longest alone.
       batch: examples a step.
       steps: of training; 0 for the paper's epochs.
       examples: only the first ones of the training and of the development set; 0 for all.
+      blocks: of the encoder that are trained, the last ones, beside pooler and head; 0 for all of
+        it with its embeddings.
       data: the task; `None` loads it.
       bert: sizes, weights and vocabulary; `None` loads what there is.
 
     Raises:
       DataError: if data or weights are absent.
+      ValueError: for more blocks than there are.
     """
     data = glue(name) if data is None else data
     if bert is None:
         bert = (*load_bert(), read_vocabulary())
-    config, params, words = bert
-    (x, y), (dev_x, dev_y) = (_arrays(words, s, length, examples) for s in (data.train, data.dev))
+    config, params, _ = bert
+    if not 0 <= blocks <= config.layers:
+        raise ValueError(f"`blocks` must be in 0 ... {config.layers}, but got {blocks}.")
+    (x, y), (dev_x, dev_y) = (_arrays(bert, s, length, examples) for s in (data.train, data.dev))
     outputs = len(data.classes) or 1
     network = fine_tuned(BertClassifier(config, outputs), params)
     score = SCORES[data.metric]
     count = steps or EPOCHS[name] * (len(y) // batch)
+    held = _below(config, params["encoder"], blocks)
+
+    def start(key: Key[Array, ""]) -> tuple[Any, Any]:
+        params = network.init(key, x[:1])["params"]
+        trained = {name: w for name, w in params["encoder"].items() if name not in held}
+        return params | {"encoder": trained}, ()
+
+    def answer(params: Any, x: Array, train: bool, *rngs: Any) -> Array:
+        whole = {**params, "encoder": held | params["encoder"]}
+        return network.apply({"params": whole}, x, train, *rngs)[0]
 
     def loss(params: Any, memory: Any, item: Array, key: Key[Array, ""]) -> tuple[Array, Any]:
-        out, _ = network.apply({"params": params}, x[item], True, {"dropout": key})
+        out = answer(params, x[item], True, {"dropout": key})
         if data.classes:
             return cross_entropy(out, y[item]), memory
         return jnp.square(out[:, 0] - y[item]).mean(), memory
 
     def judge(losses: Array, params: Any, memory: Any) -> Array:
         del losses, memory
-        out = _answers(lambda rows: network.apply({"params": params}, rows, False)[0], dev_x, batch)
+        out = _answers(lambda rows: answer(params, rows, False), dev_x, batch)
         return score(out.argmax(1) if data.classes else out[:, 0], dev_y)
 
     return Task(
         name=f"glue_{name}",
-        start=lambda key: (network.init(key, x[:1])["params"], ()),
+        start=start,
         feed=lambda key: epoch_orders(key, len(y), min(batch, len(y)), count),
         loss=loss,
         score=judge,
@@ -93,10 +110,20 @@ def finetuning(
     )
 
 
-def _arrays(words: WordPiece, said: Sentences, length: int, examples: int) -> tuple[Array, Array]:
+def _below(config: BertConfig, encoder: PyTree, blocks: int) -> dict[str, PyTree]:
+    """What of an encoder stays as it is: all but its last blocks, or nothing."""
+    last = {f"layer_{n}" for n in range(config.layers - blocks, config.layers)}
+    return {name: w for name, w in encoder.items() if blocks and name not in last}
+
+
+def _arrays(
+    bert: tuple[BertConfig, PyTree, WordPiece], said: Sentences, length: int, examples: int
+) -> tuple[Array, Array]:
+    config, _, words = bert
     some = slice(examples or None)
     x = encode(words, said.first[some], said.second[some], length=length)
-    return jnp.asarray(x), jnp.asarray(said.labels[some])
+    longest = int((x[:, 0] != config.pad).any(0).sum())
+    return jnp.asarray(x[:, :, : max(longest, 1)]), jnp.asarray(said.labels[some])
 
 
 def _answers(network: Any, x: Array, batch: int) -> Array:

@@ -33,12 +33,16 @@ class Scale(NamedTuple):
       seeds: runs whose mean counts.
       examples: of the data set that are used.
       dataset: a name in `data.catalog`.
+      batch: examples a step.
+      blocks: of a pretrained encoder that are trained, the last ones.
     """
 
     steps: int = 0
     seeds: int = 0
     examples: int = 0
     dataset: str = ""
+    batch: int = 0
+    blocks: int = 0
 
 
 class Kind(NamedTuple):
@@ -80,16 +84,19 @@ def _data(scale: Scale, name: str) -> Dataset:
 
 
 def _mnistnet(scale: Scale) -> Final:
-    task = mnistnet(
-        steps=scale.steps or 100, examples=scale.examples, dataset=_data(scale, "mnist")
-    )
+    task = _digits(scale)(steps=scale.steps or 100)
     return _final(task, task, scale)
+
+
+def _digits(scale: Scale) -> Callable[..., Task]:
+    data = _data(scale, "mnist")
+    return partial(mnistnet, examples=scale.examples, batch=scale.batch or 128, dataset=data)
 
 
 def _mnistnet_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
     """1,000 steps, and the 100 of the search on other networks; rates are chosen on 100."""
     long, short = scale.steps or 1000, min(scale.steps or 100, 100)
-    task = partial(mnistnet, examples=scale.examples, dataset=_data(scale, "mnist"))
+    task = _digits(scale)
     base = task(steps=short)
     held_out = _final(base, base, scale)
     finals = {"long": _final(held_out.proxy, task(steps=long), scale), "held_out": held_out}
@@ -117,7 +124,13 @@ def _nodes_finals(scale: Scale, transfer: bool, name: str) -> dict[str, Final]:
 
 def _glue(scale: Scale, name: str) -> Final:
     """Fine-tuning on a task of GLUE, whose development set is all there is to be judged by."""
-    task = finetuning(name, steps=scale.steps, examples=scale.examples)
+    task = finetuning(
+        name,
+        steps=scale.steps,
+        examples=scale.examples,
+        batch=scale.batch or 32,
+        blocks=scale.blocks,
+    )
     return _final(task, task, scale)
 
 
@@ -131,7 +144,7 @@ def _convnet(scale: Scale, *, final: bool = False) -> Final:
     task = partial(
         convnet,
         examples=scale.examples,
-        batch=min(scale.examples or 100, 100),
+        batch=min(scale.batch or 100, scale.examples or 100),
         final=final,
         dataset=_data(scale, "cifar10"),
     )
@@ -154,7 +167,7 @@ class _Targets(NamedTuple):
 
 def _of_data(scale: Scale) -> Scale:
     """What a network depends on."""
-    return scale._replace(steps=0, seeds=0)
+    return scale._replace(steps=0, seeds=0, batch=0)
 
 
 @lru_cache(2)
@@ -172,7 +185,12 @@ def _targets(scale: Scale, width: int = 32) -> _Targets:
 
 def _attack(scale: Scale) -> Final:
     on = _targets(_of_data(scale))
-    task = attack(on.valid, steps=scale.steps or 20, label=f"validation {on.label}")
+    task = attack(
+        on.valid,
+        steps=scale.steps or 20,
+        batch=scale.batch or 400,
+        label=f"validation {on.label}",
+    )
     return _final(task, task, scale)
 
 
@@ -181,9 +199,9 @@ def _attack_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
     finals = {}
     widths = {"test": 32} | ({"wider": 64} if transfer else {})
     for name, width in widths.items():
-        on, steps = _targets(_of_data(scale), width), scale.steps or 100
-        proxy = attack(on.valid, steps=steps, bound=0.0)
-        task = attack(on.test, steps=steps, bound=0.0, label=f"test {on.label}")
+        on = _targets(_of_data(scale), width)
+        task = partial(attack, steps=scale.steps or 100, batch=scale.batch or 400, bound=0.0)
+        proxy, task = task(on.valid), task(on.test, label=f"test {on.label}")
         finals[name] = _final(proxy, task, scale)
     return finals
 
@@ -191,7 +209,12 @@ def _attack_finals(scale: Scale, transfer: bool) -> dict[str, Final]:
 def _attack_beside(scale: Scale) -> dict[str, float]:
     on, seeds = _targets(_of_data(scale)), scale.seeds or 25
     rates = success_rates(
-        on.test, jax.random.key(0), steps=scale.steps or 100, seeds=seeds, rates_on=on.valid
+        on.test,
+        jax.random.key(0),
+        steps=scale.steps or 100,
+        batch=scale.batch or 400,
+        seeds=seeds,
+        rates_on=on.valid,
     )
     return {name: float(each.mean()) for name, each in rates.items()}
 

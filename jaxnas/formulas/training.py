@@ -159,8 +159,18 @@ def _general(task: Task, grammar: Grammar) -> dict[str, Callable[..., Trained]]:
     def one(tape: Array, rates: Array, runs: Runs) -> Trained:
         return train(task, any_rule(grammar, tape), rates, runs)
 
+    def alone(tape: Array, rates: Array, runs: Runs) -> Trained:
+        """Run after run, so that only one network of a size that matters is held with its memory."""
+
+        def run(at: tuple[Array, Runs]) -> Trained:
+            rate, own = jax.tree.map(lambda x: x[None], at)
+            return jax.tree.map(lambda x: x[0], one(tape, rate, own))
+
+        return jax.lax.map(run, (rates, runs))
+
     def mapped(tapes: Array, rates: Array, runs: Runs) -> Trained:
-        return jax.lax.map(lambda each: one(*each, runs), (tapes, rates))
+        rule = one if task.side_by_side or jax.default_backend() != "cpu" else alone
+        return jax.lax.map(lambda each: rule(*each, runs), (tapes, rates))
 
     side_by_side = compiled(jax.vmap(one, in_axes=(0, 0, None)))
 

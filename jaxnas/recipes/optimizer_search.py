@@ -39,6 +39,8 @@ class Config:
       task: what rules are judged by, a name in `formulas.tasks`.
       dataset: a name in `data.catalog`; empty for the paper's.
       examples: of the data set that are used; 0 for all.
+      batch: examples a step; 0 for the paper's.
+      blocks: of a pretrained encoder that are fine-tuned, the last ones; 0 for all of it.
       space: which operators and leaves: `conv-subset`, `conv`, `gnn`, `adversarial`; empty for the
         one that the paper searches on this task.
       searcher: `traversal` of the super-tree, `random` or `evolution`.
@@ -58,6 +60,8 @@ class Config:
     task: str = "mnistnet"
     dataset: str = ""
     examples: int = 0
+    batch: int = 0
+    blocks: int = 0
     space: str = ""
     searcher: str = "traversal"
     samples: int = 32
@@ -123,7 +127,8 @@ def build(config: Config) -> System:
 
 def _scales(config: Config) -> tuple[Scale, Scale]:
     """Of the search, and of the final evaluation."""
-    scale = Scale(config.steps, config.seeds_of_rule, config.examples, config.dataset)
+    size = config.examples, config.dataset, config.batch, config.blocks
+    scale = Scale(config.steps, config.seeds_of_rule, *size)
     return scale, scale._replace(steps=config.final_steps)
 
 
