@@ -43,6 +43,7 @@ from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
+from jaxnas.recipes.programs import every, trace
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -143,7 +144,7 @@ def build(config: Config) -> System:
             "noun": "program",
         },
         failures=REASONS,
-        trace=partial(_trace, config.steps),
+        trace=partial(trace, config.steps),
         notes=partial(_notes, len(seeds)),
         attach=attach,
     )
@@ -225,17 +226,12 @@ def _bench(config: Config, dataset: Dataset, runs: int, seed: int) -> Bench:
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        evaluate_every=_every(config.steps),
+        evaluate_every=every(config.steps),
         deadline=config.deadline,
         runs=runs,
         seed=seed,
     )
     return bench(dataset, training, level=config.level, workers=config.workers)
-
-
-def _every(steps: int) -> int:
-    """Steps between two evaluations."""
-    return max(1, min(100, steps // 20))
 
 
 def _told(search: Search) -> Search:
@@ -263,12 +259,6 @@ def _describe(extra: Any) -> dict[str, float]:
         "depth": float(extra["depth"]),
         "width": float(extra["width"]),
     }
-
-
-def _trace(steps: int, extra: Any) -> dict[str, list[float]]:
-    loss = np.asarray(extra["curve"], float).tolist()
-    ends = [float(min(steps, (n + 1) * _every(steps))) for n in range(len(loss))]
-    return {"x": ends, "mean": loss, "low": loss, "high": loss}
 
 
 def _notes(seeds: int, state: PyTree) -> dict[str, Any]:

@@ -38,7 +38,8 @@ from jaxnas.programs.page import text
 from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect, is_local
+from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
+from jaxnas.recipes.programs import every, trace
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.store import Run
@@ -155,7 +156,7 @@ def _on_table(config: Config) -> System:
     by_model = partial(
         cell_replies.from_client,
         max_tokens=config.max_tokens or CELL_TOKENS,
-        grammar=cell_replies.grammar() if _constrained(config) else None,
+        grammar=cell_replies.grammar() if is_constrained(config, config.grammar) else None,
     )
     propose, attach = _proposer(config, by_model, cell_replies.random_edits)
     candidates, judge = cells(table, config.data), CellJudge(problem)
@@ -193,16 +194,19 @@ def _of_code(config: Config) -> System:
         from_client,
         wanted="Model",
         max_tokens=config.max_tokens or CODE_TOKENS,
-        grammar=flax_class(shape, classes) if _constrained(config) else None,
+        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
     )
     propose, attach = _proposer(config, by_model, random_edits)
     centroids = cvt(jax.random.key(0), cells=config.cells)
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
-    desk = _bench(config, dataset)
-    judged = partial(Judge, desk.check, steps=config.steps, seeds=[text(candidates.seed)])
-    judge, final = judged(desk.train([0])), judged(desk.train(range(1, 1 + config.runs)))
+    judge, final = (
+        Judge(
+            *_bench(config, dataset, runs, seed), steps=config.steps, seeds=[text(candidates.seed)]
+        )
+        for runs, seed in ((1, 0), (config.runs, 1))
+    )
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
     return System(
@@ -223,37 +227,28 @@ def _of_code(config: Config) -> System:
             "archives": _archives(candidates, centroids, f"best {label}"),
         },
         failures=REASONS,
-        trace=partial(_trace, config.steps),
+        trace=partial(trace, config.steps),
         attach=attach,
     )
 
 
-def _bench(config: Config, dataset: Dataset) -> Bench:
+def _bench(config: Config, dataset: Dataset, runs: int, seed: int) -> Bench:
     training = Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
         momentum=config.momentum,
-        evaluate_every=_every(config.steps),
+        evaluate_every=every(config.steps),
         deadline=config.deadline,
+        runs=runs,
+        seed=seed,
     )
     return bench(dataset, training, level=config.level, workers=config.workers)
-
-
-def _every(steps: int) -> int:
-    """Steps between two evaluations."""
-    return max(1, min(100, steps // 20))
 
 
 def _describe(extra: Any) -> dict[str, float]:
     names = ("test", "params", "flops", "depth", "width")
     return {name: float(extra[name]) for name in names}
-
-
-def _trace(steps: int, extra: Any) -> dict[str, list[float]]:
-    loss, every = np.asarray(extra["curve"], float).tolist(), _every(steps)
-    x = [float(min(steps, every * (n + 1))) for n in range(len(loss))]
-    return {"x": x, "mean": loss, "low": loss, "high": loss}
 
 
 def _steps(config: Config) -> int:
@@ -280,13 +275,6 @@ def _proposer(
         line = connect(config)
         return by_model(line.client), line.attach
     raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
-
-
-def _constrained(config: Config) -> bool:
-    """Whether replies are held to a grammar."""
-    if config.grammar not in ("auto", "yes", "no"):
-        raise ValueError(f"`grammar` must be auto, yes or no, but got {config.grammar!r}.")
-    return is_local(config) if config.grammar == "auto" else config.grammar == "yes"
 
 
 def _mapped(search: Search, inner: Callable[[Any], State]) -> Search:
