@@ -182,6 +182,8 @@ def main():
     parser.add_argument("--parts", nargs="+", default=["check", "overhead", "train"])
     args = parser.parse_args()
     dataset = load("mnist1d")
+    if args.quick:
+        del BODIES["strided convolutions"], BODIES["residual convolutions"]
     # A program that was compiled yesterday would make the comparison unfair.
     jax.config.update("jax_enable_compilation_cache", False)
     if "check" in args.parts:
