@@ -164,7 +164,6 @@ def _settings(config: Config) -> Settings:
     for name, known in (
         ("baseline", list(BASELINES)),
         ("style", ["chat", "completion"]),
-        ("grammar", ["auto", "yes", "no"]),
     ):
         if getattr(config, name) not in known:
             raise ValueError(

@@ -127,7 +127,12 @@ def is_constrained(config: ModelConfig, grammar: str) -> bool:
     Args:
       config: the settings.
       grammar: `yes`, `no`, or `auto` for the local model alone; of a recording, as it was.
+
+    Raises:
+      ValueError: for another word.
     """
+    if grammar not in ("auto", "yes", "no"):
+        raise ValueError(f"`grammar` must be auto, yes or no, but got {grammar!r}.")
     if grammar != "auto":
         return grammar == "yes"
     if not config.replay:

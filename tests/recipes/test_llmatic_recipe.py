@@ -117,11 +117,13 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
 
     def bench(dataset, training, **settings):
         opened.append((dataset.name, training.optimizer, training.batch, settings["level"]))
-        return Bench(check, lambda seeds: opened.append(list(seeds)) or train)
+        opened.append((training.seed, training.runs))
+        return Bench(check, train)
 
     monkeypatch.setattr(llmatic, "bench", bench)
     done = run(tmp_path / "run", problem="code", data="mnist1d", proposer="random", steps="9")
-    assert opened == [("mnist1d", "adamw", 128, "auto"), [0], [1, 2, 3]]
+    place = ("mnist1d", "adamw", 128, "auto")
+    assert opened == [place, (0, 1), place, (1, 3)]
     rows = done.candidates()
     assert len(rows) == 12
     assert all("class Model(nn.Module)" in row.genotype for row in rows)
