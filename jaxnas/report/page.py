@@ -12,6 +12,7 @@ from jaxnas.report.archive import PREFIX, archives
 from jaxnas.report.calls import calls
 from jaxnas.report.cell import draw, legend
 from jaxnas.report.figures import Line, plain
+from jaxnas.report.front import pareto
 from jaxnas.report.html import CSS, Markup, duration, facts, figure, join, number, table, tag
 from jaxnas.report.lineage import ancestry
 from jaxnas.report.source import code, is_source, short
@@ -84,6 +85,7 @@ def _run(one: View, *, several: bool) -> Markup:
         (f"Training of {_noun(one)}s", _trained(one)),
         ("Traversal", _traversal(one)),
         ("Archives", archives(one)),
+        ("Front", pareto(one)),
         ("Lineage", ancestry(one)),
         ("Validity", validity(one)),
         ("Calls of language models", calls(one)),

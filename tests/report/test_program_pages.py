@@ -268,3 +268,20 @@ def test_a_run_that_is_under_way_shows_its_best_program_so_far(tmp_path):
         run.record([Step(1, 0, {})], candidates=[Candidate(1, 0, 0, source([7]), 1.0, 1.0)])
     text = report([run.folder]).read_text(encoding="utf-8")
     assert "nn.Dense(7)" in section(text, "Source of the best")
+
+
+def test_the_front_is_listed_by_size_and_hand_made_programs_are_named(tmp_path):
+    run = create(tmp_path / "run", config("evoprompting", 1))
+    points = [[1, 5210, 10.0], [2, 15210, 30.0], [3, 4800, 12.0], [4, 9000, 9.0], [5, 9500, 9.5]]
+    axes = ["trainable parameters", "error, %"]
+    search = {"measured": points, "best": [1, 3, 4]}
+    with run:
+        run.put_meta(front={"axes": axes, "handmade": 2, "searches": [search]})
+    text = section(report([run.folder]).read_text(encoding="utf-8"), "Front")
+    assert "3 of 5 programs" in text
+    assert re.findall(r'<td class="number">(.*?)</td>', text) == [
+        *("3", "4800", "12.00"),
+        *("1 (hand-made)", "5210", "10.00"),
+        *("4", "9000", "9.00"),
+    ]
+    assert "<svg" in text
