@@ -9,6 +9,7 @@ LAST_WORDS = {
     "01_one_shot": "DrNAS: ",
     "02_optimizers": "the found rule ends",
     "03_recurrent_nodes": "the found node: ",
+    "04_llm_search": "reasons: ",
 }
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

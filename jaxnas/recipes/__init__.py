@@ -160,6 +160,7 @@ RECIPES: dict[str, Entry] = {
         "Language Models and Quality Diversity Optimization}, author={Nasir, Muhammad Umair and "
         "Earle, Sam and Cleghorn, Christopher and James, Steven and Togelius, Julian}, "
         "booktitle={GECCO}, year={2024}}",
+        "notebooks/04_llm_search.ipynb",
     ),
     "evoprompting": Entry(
         "jaxnas.recipes.evoprompting",
@@ -169,6 +170,7 @@ RECIPES: dict[str, Entry] = {
         "@inproceedings{chen2023evoprompting, title={{EvoPrompting}: Language Models for "
         "Code-Level Neural Architecture Search}, author={Chen, Angelica and Dohan, David M. and "
         "So, David R.}, booktitle={NeurIPS}, year={2023}}",
+        "notebooks/04_llm_search.ipynb",
     ),
 }
 
