@@ -5,6 +5,7 @@ that compute, so that `--help` answers at once.
 """
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -437,8 +438,23 @@ def _cache_compilation() -> str:
     folder = chosen or str(cache_folder() / "jax")
     if not chosen:
         jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
+        _pruned(Path(folder), 2 * 2**30)
     return folder
+
+
+def _pruned(folder: Path, most: int) -> None:
+    """Removes the oldest programs beyond so many bytes.
+
+    Once a process: JAX's own limit looks at every file before it writes one, under a lock.
+    """
+    with contextlib.suppress(OSError):  # another process prunes
+        files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("*-cache"))
+        excess = sum(size for _, size, _ in files) - most
+        for _, size, file in files:
+            if excess <= 0:
+                return
+            file.unlink(missing_ok=True)
+            excess -= size
 
 
 def _facts(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ leaves out `runs`, `report` and `data`: they hold files and numpy, and beartype 
 """
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,10 @@ from jaxnas.data import dataset, tables  # noqa: E402
 
 # A suite started in the background ignores Ctrl-C, and so would the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if jax.config.jax_compilation_cache_dir is None:  # else JAX_COMPILATION_CACHE_DIR names it
-    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+# By its name in the environment, so that processes that tests start share what was compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxnas.cli import main
+from jaxnas.cli import _pruned, main
 from jaxnas.recipes import RECIPES
 from jaxnas.runs.store import open_run
 
@@ -214,3 +214,15 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_uninterrupted_answer(said, cell
     rows = [open_run(run["run"]).candidates() for run in (resumed, whole)]
     assert [r.genotype for r in rows[0]] == [r.genotype for r in rows[1]]
     np.testing.assert_array_equal([r.fitness for r in rows[0]], [r.fitness for r in rows[1]])
+
+
+def test_of_compiled_programs_the_oldest_go_beyond_a_limit(tmp_path):
+    for age, name in enumerate(("new", "old", "oldest")):
+        (tmp_path / f"{name}-cache").write_bytes(b"x" * 100)
+        os.utime(tmp_path / f"{name}-cache", (1000 - age, 1000 - age))
+    (tmp_path / "other").write_bytes(b"x" * 1000)
+    _pruned(tmp_path, 300)
+    assert len(list(tmp_path.iterdir())) == 4
+    _pruned(tmp_path, 250)
+    assert {f.name for f in tmp_path.iterdir()} == {"new-cache", "old-cache", "other"}
+    _pruned(tmp_path / "none", 10)

@@ -46,7 +46,7 @@ def test_edges_and_spaces_are_those_of_the_papers():
 
 @pytest.mark.parametrize("space", SPACES)
 def test_draws_are_members_and_reach_every_choice_alike(space):
-    drawn = np.asarray(ds.sample(jax.random.key(0), 3000, space))
+    drawn = np.asarray(jax.jit(ds.sample, static_argnums=(1, 2))(jax.random.key(0), 3000, space))
     counts = {}
     for array in drawn[:200]:
         assert_member(array, space)
@@ -65,7 +65,7 @@ def test_draws_are_members_and_reach_every_choice_alike(space):
 @pytest.mark.parametrize("space", SPACES)
 def test_a_mutation_changes_one_operation_or_one_input_and_stays_in_the_space(space):
     parents = ds.sample(jax.random.key(1), 400, space)
-    children = jax.vmap(lambda k, g: ds.mutate(k, g, space))(
+    children = jax.jit(jax.vmap(lambda k, g: ds.mutate(k, g, space)))(
         jax.random.split(jax.random.key(2), 400), parents
     )
     allowed, rewired = choices(space), 0
@@ -84,7 +84,7 @@ def test_a_mutation_changes_one_operation_or_one_input_and_stays_in_the_space(sp
 
 def test_both_parts_of_every_entry_are_mutated():
     parent = ds.encode(ds.from_text("DARTS_V2"))
-    children = jax.vmap(lambda k: ds.mutate(k, jnp.asarray(parent)))(
+    children = jax.jit(jax.vmap(lambda k: ds.mutate(k, jnp.asarray(parent))))(
         jax.random.split(jax.random.key(0), 1000)
     )
     changed = (np.asarray(children) != parent).sum(0)

@@ -10,6 +10,8 @@ from jaxnas.recipes import conduct
 from jaxnas.recipes.gradient import best_of_subsets
 from jaxnas.runs.store import open_run
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.mark.parametrize(
     ("argv", "words"),
