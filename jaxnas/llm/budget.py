@@ -171,7 +171,8 @@ class Budget:
         for which, used, limit, need, total in zip(
             Cost._fields, self.used, self._limit, most, after, strict=True
         ):
-            if total > limit:
+            # A sum of money that nobody knows may be any, so where money is limited it ends.
+            if total > limit or (math.isnan(total) and limit < math.inf):
                 raise BudgetError(which, used, limit, need)
         held = after.plus(*self._reserved.values())
         return not any(total > limit for total, limit in zip(held, self._limit, strict=True))

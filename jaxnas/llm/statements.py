@@ -153,11 +153,15 @@ def _sound(node: ast.stmt, piece: Sequence[str], part: int, last: bool) -> State
 
 def _uses(table: symtable.SymbolTable) -> set[str]:
     """Names looked up outside of a statement, from its functions and classes too."""
-    top = table.get_type() == "module"
-    own = {
-        s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())
-    }
-    return own.union(*(_uses(child) for child in table.get_children()))
+    names, todo = set(), [table]
+    while todo:  # no recursion: tables nest as deep as the text does
+        one = todo.pop()
+        top = one.get_type() == "module"
+        names |= {
+            s.get_name() for s in one.get_symbols() if s.is_referenced() and (top or s.is_global())
+        }
+        todo += one.get_children()
+    return names
 
 
 def _broken(error: SyntaxError, piece: Sequence[str], part: int, last: bool) -> Statement:

@@ -174,8 +174,12 @@ def _from_class(reply: str) -> list[int] | None:
     for step in ast.walk(classes[-1]):
         if isinstance(step, ast.Assign | ast.AnnAssign) and step.value is not None:
             target = step.targets[0] if isinstance(step, ast.Assign) else step.target
-            if name := _EDGE.search(ast.unparse(target)):
-                edges[int(name[1]), int(name[2])] = _operation(ast.unparse(step.value))
+            try:
+                name, value = _EDGE.search(ast.unparse(target)), ast.unparse(step.value)
+            except RecursionError:  # nested beyond all measure
+                continue
+            if name:
+                edges[int(name[1]), int(name[2])] = _operation(value)
     return _whole([edges.get(edge) for edge in EDGES])
 
 

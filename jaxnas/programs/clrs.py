@@ -33,7 +33,6 @@ from jaxnas.programs import clrs_net, clrs_scores
 from jaxnas.programs.gmpnn import Triplets
 
 Leaves = tuple[Array, ...]
-SEARCHED = ("articulation_points", "graham_scan", "mst_kruskal")
 
 
 class Setting(NamedTuple):

@@ -1,4 +1,4 @@
-r"""Grammars of what a language model may answer: a whole class, a cell, one edit of a program.
+r"""Grammars of what a language model may answer: a whole class, or one edit of a program.
 
 They are in GBNF (llama.cpp), which the local model and servers take: a weak model then writes valid
 networks, but how far that is the grammar's doing must be said (`llm.grammar.validity`).
@@ -17,7 +17,6 @@ Example:
 
 from collections.abc import Sequence
 
-from jaxnas.cells.nas_bench_201 import EDGES, NODES, OPS
 from jaxnas.programs.line_edits import Place, places
 
 MARGIN, NEWLINE = "        ", "\n"  # of a statement in a method
@@ -50,16 +49,6 @@ def flax_class(shape: Sequence[int], classes: int, *, most: int = 6) -> str:
     return "\n".join(
         [f"root ::= {_text(head)} {convolved} {dense} {tail}", *_layers("x", axes), ""]
     )
-
-
-def cell_grammar() -> str:
-    """The official strings of NAS-Bench-201 cells: an operation for each of six edges."""
-    parts: list[str] = []
-    for node in range(1, NODES):
-        parts += ["|" if node == 1 else "+|"]
-        for source in (source for source, target in EDGES if target == node):
-            parts += [Rule("op"), f"~{source}|"]
-    return f"root ::= {_row(*parts)}\nop ::= {' | '.join(map(_text, OPS))}\n"
 
 
 def edit_grammar(source: str, shape: Sequence[int] = (1,)) -> str:

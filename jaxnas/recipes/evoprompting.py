@@ -5,7 +5,6 @@ figures. `jaxnas run evoprompting --set base_url=http://127.0.0.1:8091/v1 --set 
 endpoint, `--set proposer=random` puts random edits in its place.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -180,6 +179,8 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
     """Who writes and learns, and what is told of the run."""
     if config.tune not in ("none", "soft_prompt"):
         raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
+    if config.proposer == "random" and config.tune != "none":
+        raise ValueError(f"`tune` {config.tune} needs `proposer` llm; random edits learn nothing.")
     if config.proposer == "random":
         return untuned(random_edits()), None
     if config.proposer != "llm":
@@ -210,9 +211,8 @@ def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callab
     @lru_cache(1)
     def tuned(vectors: bytes, width: int) -> Proposer:
         before = np.frombuffer(vectors, np.float32).reshape(-1, width)
-        name = f"{model.name}+{hashlib.sha256(vectors).hexdigest()[:12]}"
         client = serve(model, batch=config.concurrency, soft_prompt=jax.numpy.asarray(before))
-        return write(line.around(client._replace(model=name)))
+        return write(line.around(client))
 
     def proposer(state: SoftPrompt) -> Proposer:
         return tuned(np.asarray(state.vectors).tobytes(), state.vectors.shape[1])

@@ -168,13 +168,13 @@ def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     def guarded(model: Client) -> Client:
         if config.replay:
             model = replay(config.replay, model.model)
-        elif keep:
-            model = record(model, keep)
-        return attempts(
+        asked = attempts(
             budget.guard(model, prices=prices),
             concurrency=config.concurrency,
             deadline=3 * config.timeout,
             on_attempt=to_ledger(run, prices) if run else None,
         )
+        # Outside of budget and ledger: a reply that is kept is neither paid nor counted again.
+        return record(asked, keep) if keep and not config.replay else asked
 
     return guarded

@@ -1,6 +1,6 @@
 """What a search over two aims found: everything measured, and what nothing else beats in both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -56,7 +56,7 @@ def picture(
     drawn = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panel: Axes = drawn.subplots()
     ours = points[:, 0] > handmade
-    look: Mapping[str, Any] = {"s": 16, "linewidths": 0, "alpha": 0.6}
+    look: dict[str, Any] = {"s": 16, "linewidths": 0, "alpha": 0.6}
     panel.scatter(*points[ours, 1:].T, color=COLOURS[0], **look)
     panel.scatter(*points[~ours, 1:].T, marker="x", s=36, color="#444", linewidths=1.4)
     front = points[np.isin(points[:, 0], best)]

@@ -206,7 +206,9 @@ def _shapes(one: View) -> Markup | str:
 
 
 def _label(genotype: str) -> str:
-    return genotype if len(genotype) <= 44 else genotype[:43] + "…"
+    """A genotype for a legend: programs begin alike, so they go by their digests."""
+    named = short(genotype)
+    return named if len(named) <= 44 else named[:43] + "…"
 
 
 def _rank(result: Result) -> float:

@@ -1,9 +1,9 @@
 """Who a candidate descends from, by the serial numbers that the ledger holds as parents.
 
-A search asks for equally many candidates at every step, so the candidate of a step and slot has
-the serial number `(step - 1) N + slot + 1`.
+The candidates of a seed are numbered from 1 by step and slot; a slot that was left empty has none.
 """
 
+from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple
 
@@ -37,13 +37,14 @@ def lineage(run: Run, of: Candidate, *, most: int = 100) -> list[Kin]:
     Returns:
       The family, `of` first; who is not in the ledger is left out.
     """
-    width = _width(run)
+    query = "SELECT step, slot FROM candidates WHERE seed = ? ORDER BY step, slot"
+    places = ledger.read(run.folder / "run.sqlite", query, of.seed)
     family: dict[int, Kin] = {}
-    todo = deque([(of.step - 1) * width + of.slot + 1])
+    todo = deque([bisect_left(places, (of.step, of.slot)) + 1])
     while todo and len(family) < most:
         serial = todo.popleft()
-        found = None if serial in family else _find(run, of.seed, serial, width)
-        if found:
+        if serial not in family and 0 < serial <= len(places):
+            found = _find(run, of.seed, *places[serial - 1])
             parents = tuple(map(int, (found.parents or "").split()))
             family[serial] = Kin(serial, found, parents)
             todo.extendleft(parents[:1])
@@ -53,19 +54,12 @@ def lineage(run: Run, of: Candidate, *, most: int = 100) -> list[Kin]:
 
 def births(run: Run, seed: int) -> list[tuple[int, float]]:
     """Serial number and fitness of everyone that one seed could measure."""
-    query = "SELECT (step - 1) * ? + slot + 1, fitness FROM candidates WHERE seed = ?"
-    order = "AND fitness IS NOT NULL ORDER BY step, slot"
-    return ledger.read(run.folder / "run.sqlite", f"{query} {order}", _width(run), seed)
+    query = "SELECT fitness FROM candidates WHERE seed = ? ORDER BY step, slot"
+    everyone = enumerate(ledger.read(run.folder / "run.sqlite", query, seed), 1)
+    return [(serial, fitness) for serial, (fitness,) in everyone if fitness is not None]
 
 
-def _width(run: Run) -> int:
-    query = "SELECT COALESCE(MAX(slot), 0) + 1 FROM candidates"
-    ((width,),) = ledger.read(run.folder / "run.sqlite", query)
-    return width
-
-
-def _find(run: Run, seed: int, serial: int, width: int) -> Candidate | None:
-    step, slot = divmod(serial - 1, width)
+def _find(run: Run, seed: int, step: int, slot: int) -> Candidate:
     query = "SELECT * FROM candidates WHERE step = ? AND seed = ? AND slot = ?"
-    rows = ledger.read(run.folder / "run.sqlite", query, step + 1, seed, slot)
-    return Candidate(*rows[0]) if rows else None
+    (row,) = ledger.read(run.folder / "run.sqlite", query, step, seed, slot)
+    return Candidate(*row)

@@ -160,6 +160,18 @@ def test_a_budget_goes_on_from_what_was_used_and_is_shared_by_clients():
     assert "5 of `requests`=5 are used" in str(spent)
 
 
+def test_where_money_is_limited_an_unknown_sum_of_it_ends_the_run():
+    """A run that goes on after a reply whose tokens nobody said knows no sum."""
+    unknown = Cost(3, 100, math.nan)
+    prices = Prices(1.0, 1.0)
+    for budget, ends in (
+        (Budget(money=100.0, used=unknown), True),
+        (Budget(requests=9, used=unknown), False),
+    ):
+        (done,) = ask_all([budget.guard(scripted(["a"]), prices=prices).complete(ASK)])
+        assert isinstance(done, BudgetError) == ends
+
+
 def test_what_was_paid_for_is_kept_when_the_budget_ends_among_many_calls():
     budget = Budget(requests=3)
     client = budget.guard(scripted(["a", "b", "c", "d", "e"]))

@@ -334,3 +334,10 @@ def test_nothing_is_executed():
     import builtins
 
     assert not hasattr(builtins, "touched")
+
+
+def test_functions_nested_beyond_all_measure_are_read_all_the_same():
+    deep = f"f = {'lambda: ' * 1200}math.pi"
+    code = extract(f"import math\n\n\nclass Model:\n    {deep}\n", "Model")
+    assert code.source is not None
+    assert code.source.startswith("import math\n")

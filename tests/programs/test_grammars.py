@@ -11,10 +11,11 @@ for package in ("gguf", "tokenizers", "llguidance"):
 import flax.linen as nn  # noqa: E402
 from reference.decoder import write_gguf  # noqa: E402
 
-from jaxnas.cells.nas_bench_201 import from_text  # noqa: E402
 from jaxnas.llm import ask_all  # noqa: E402
 from jaxnas.llm.local import local  # noqa: E402
-from jaxnas.programs.grammars import cell_grammar, edit_grammar, flax_class  # noqa: E402
+from jaxnas.programs import cell_replies  # noqa: E402
+from jaxnas.programs.cell_replies import read  # noqa: E402
+from jaxnas.programs.grammars import edit_grammar, flax_class  # noqa: E402
 from jaxnas.programs.line_edits import apply_edit, places  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -70,8 +71,9 @@ def test_every_class_maps_a_batch_to_logits(say, shape, classes):
 
 
 def test_every_cell_is_one_of_the_space(say):
-    cells = say(cell_grammar(), 16)
-    assert len({tuple(from_text(cell)) for cell in cells}) >= 12
+    cells = [read(reply) for reply in say(cell_replies.grammar(), 16)]
+    assert all((cell >= 0).all() for cell in cells)
+    assert len({tuple(cell) for cell in cells}) >= 12
 
 
 def test_every_edit_of_a_signal_network_runs(say):

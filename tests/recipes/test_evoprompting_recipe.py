@@ -203,7 +203,7 @@ def test_a_soft_prompt_is_tuned_between_rounds_on_what_became_no_parent(
 
     def serve(model, *, batch=8, soft_prompt=None):
         served.append(None if soft_prompt is None else float(soft_prompt[0, 0]))
-        return scripted(speak, model="small")
+        return scripted(speak, model=f"small+{served[-1]}")
 
     def start(key):
         return SoftPrompt(jnp.zeros((2, 3)), jnp.zeros(5))
@@ -270,6 +270,13 @@ def test_settings_that_cannot_be_are_refused(desk, refused, setting, words, tmp_
     error = refused(*TINY, *SERVED, "--set", setting, "--out", str(folder))
     assert all(word in error for word in words), error
     assert not folder.exists()
+
+
+def test_random_edits_are_not_tuned(desk, refused, tmp_path):
+    settings = ("--set", "proposer=random", "--set", "tune=soft_prompt")
+    error = refused(*TINY, *settings, "--out", str(tmp_path / "run"))
+    assert "`tune`" in error
+    assert "`proposer`" in error
 
 
 def test_without_a_model_it_says_how_to_give_one(desk, refused, monkeypatch, tmp_path):

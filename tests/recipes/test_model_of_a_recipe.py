@@ -59,7 +59,7 @@ def test_replies_and_calls_are_kept_in_the_run_and_not_asked_again(server, tmp_p
         again = connect(SERVED)
         again.attach(run)
         assert say(again, seed=1) == "reply 1"
-        assert [call.outcome for call in run.calls()] == ["ok"] * 3
+        assert [call.outcome for call in run.calls()] == ["ok"] * 2
     assert len(server[1]) == 2
     replayed = connect(ModelConfig(replay=str(tmp_path / "run" / "replies.jsonl")))
     assert replayed.client.model == "m"
@@ -87,6 +87,21 @@ def test_what_a_run_has_spent_counts_when_it_goes_on(server, tmp_path):
         second.attach(run)
         assert say(second, seed=2) == "reply 2"
         assert isinstance(say(second, seed=3), BudgetError)
+
+
+def test_a_reply_that_was_kept_is_not_charged_again(server, tmp_path):
+    """So a run that was killed and asks once more is stopped where it would have been."""
+    config = ModelConfig(base_url="http://h/v1", model="m", requests=2)
+    with create(tmp_path / "run", {}) as run:
+        first = connect(config)
+        first.attach(run)
+        assert say(first, seed=1) == "reply 1"
+        second = connect(config)
+        second.attach(run)
+        assert [say(second, seed=1), say(second, seed=2)] == ["reply 1", "reply 2"]
+        assert isinstance(say(second, seed=3), BudgetError)
+        assert say(second, seed=2) == "reply 2"
+        assert len(run.calls()) == 2
 
 
 def test_money_needs_prices(server):

@@ -14,7 +14,7 @@ from jaxnas.report.archive import regions
 from jaxnas.report.lineage import chain
 from jaxnas.report.source import cell, changes, is_source, short
 from jaxnas.report.validity import shares
-from jaxnas.runs import Call, Candidate, Result, Snapshot, Step, create, spent
+from jaxnas.runs import Call, Candidate, Curve, Result, Snapshot, Step, create, spent
 from jaxnas.runs.lineage import births, lineage
 
 HOSTILE = "import os\nclass Model:  # <script>alert('x')</script>&\"<b>\n    pass\n"
@@ -131,6 +131,22 @@ def test_ancestors_are_found_by_their_serial_numbers_first_parents_first(tmp_pat
     assert found[0].parents == (4, 5)
     assert [kin.serial for kin in chain(found)] == [1, 4, 6]
     assert [kin.serial for kin in lineage(run, tried[5], most=2)] == [6, 4]
+    assert births(run, 0) == [(n, float(n)) for n in range(1, 7)]
+
+
+def test_slots_that_were_left_empty_have_no_serial_number(tmp_path):
+    """EvoPrompting's seeds fill the first step in part only, and are numbered without a gap."""
+    places = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0)]
+    parents = [None, None, "1", "2", "2 1", "4 5"]
+    with create(tmp_path / "run", config("evoprompting", 1)) as run:
+        tried = [
+            Candidate(step, 0, slot, f"g{n}", float(n), 1.0, None, who)
+            for n, ((step, slot), who) in enumerate(zip(places, parents, strict=True), 1)
+        ]
+        run.record([Step(1, 0, {"fitness": 1.0})], candidates=tried)
+    found = lineage(run, tried[5])
+    assert [kin.candidate.genotype for kin in found] == ["g6", "g4", "g2", "g5", "g1"]
+    assert [kin.serial for kin in found] == [6, 4, 2, 5, 1]
     assert births(run, 0) == [(n, float(n)) for n in range(1, 7)]
 
 
@@ -261,6 +277,18 @@ def test_hostile_programs_stay_text(tmp_path):
     assert "<script" not in text
     assert page.text.count("alert('x')") >= 5
     assert page.text.count("</pre></code><script>1</script>") >= 3
+
+
+def test_curves_of_training_are_named_after_their_programs(tmp_path):
+    texts = [source([16]), "# $\\frac$\nx = 1\n"]
+    points = {name: [1.0, 0.5] for name in ("x", "mean", "low", "high")}
+    with create(tmp_path / "run", config("evoprompting", 2)) as run:
+        for n, text in enumerate(texts):
+            run.put_curve(Curve(f"training/found/{n}", points, text))
+        run.put_results([Result("found", 0, texts[0], {"fitness": 2.0})])
+    page = report([run.folder]).read_text(encoding="utf-8")
+    svg = section(page, "Training of cells").split("</svg>")[0]
+    assert all(short(text) in svg for text in texts)
 
 
 def test_a_run_that_is_under_way_shows_its_best_program_so_far(tmp_path):
