@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Int8
 
 from jaxnas.cells.nas_bench_201 import EDGES, OPS, from_text
-from jaxnas.llm import Client, Completion, ask_all, extract
+from jaxnas.llm import Client, extract
+from jaxnas.programs.asking import replies
 from jaxnas.programs.proposal import Proposal, Proposer
 
 WORDS = ("none", "skip", "conv1x1", "conv3x3", "pool3x3")
@@ -128,26 +129,13 @@ def from_client(
       grammar: whose sentences replies are, see `grammar`; None leaves the model free.
 
     Raises:
-      ModelError: by the proposer, if the model does not answer even after all attempts.
+      ModelError: by the proposer, see `asking.replies`.
       BudgetError: likewise, if the budget is spent.
     """
 
     def propose(proposals: Sequence[Proposal]) -> list[str]:
-        calls = [
-            client.complete(
-                p.messages,
-                temperature=p.temperature,
-                max_tokens=max_tokens,
-                seed=p.seed,
-                grammar=grammar,
-            )
-            for p in proposals
-        ]
-        done = ask_all(calls)
-        for one in done:
-            if not isinstance(one, Completion):
-                raise one
-        return [one.replies[0].text for one in done if isinstance(one, Completion)]
+        told = replies(client, proposals, max_tokens=max_tokens, grammar=grammar)
+        return [one.text for one in told]
 
     return propose
 

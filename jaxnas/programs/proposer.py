@@ -11,7 +11,8 @@ Example:
 import re
 from collections.abc import Sequence
 
-from jaxnas.llm import Client, Completion, ask_all, extract
+from jaxnas.llm import Client, extract
+from jaxnas.programs.asking import replies
 from jaxnas.programs.edits import edited
 from jaxnas.programs.imports import with_imports
 from jaxnas.programs.page import spoilt
@@ -45,28 +46,13 @@ def from_client(
       The proposer. Imports that replies tend to forget are put before their programs.
 
     Raises:
-      ModelError: by the proposer, if the model does not answer even after all attempts.
+      ModelError: by the proposer, see `asking.replies`.
       BudgetError: likewise, if the budget is spent.
     """
 
     def propose(proposals: Sequence[Proposal]) -> list[str]:
-        calls = [
-            client.complete(
-                proposal.messages,
-                temperature=proposal.temperature,
-                max_tokens=max_tokens,
-                seed=proposal.seed,
-                grammar=grammar,
-            )
-            for proposal in proposals
-        ]
-        sources = []
-        for done in ask_all(calls):
-            if not isinstance(done, Completion):
-                raise done
-            reply = done.replies[0]
-            sources.append(program(reply.text, wanted, begun=begun, finish=reply.finish))
-        return sources
+        told = replies(client, proposals, max_tokens=max_tokens, grammar=grammar)
+        return [program(one.text, wanted, begun=begun, finish=one.finish) for one in told]
 
     return propose
 

@@ -91,6 +91,21 @@ def test_a_model_that_does_not_answer_and_a_spent_budget_are_raised():
         from_client(spent)([wish])
 
 
+def test_a_request_that_the_server_refuses_costs_one_candidate_unless_all_are_refused():
+    def speak(request):
+        return ModelError("refused", "too long") if request.seed else COMPLETE
+
+    wishes = [Proposal([{"role": "user", "content": "Go on."}], [], 1.0, n) for n in (0, 1)]
+    write = from_client(scripted(speak))
+    good, bad = write(wishes)
+    assert good.strip() == write(wishes[:1])[0].strip() != ""
+    ast.parse(good)
+    with pytest.raises(SyntaxError):
+        ast.parse(bad)
+    with pytest.raises(ModelError, match="too long"):
+        write(wishes[1:])
+
+
 def test_forgotten_imports_are_added_and_nothing_else():
     source = "from __future__ import annotations\nimport jax\nx = jnp.ones(jax.lax, lax, nn.relu)\n"
     assert with_imports(source).splitlines() == [
