@@ -135,6 +135,8 @@ def _sound(node: ast.stmt, piece: Sequence[str], part: int, last: bool) -> State
     decorators = getattr(node, "decorator_list", [])
     begin = min(item.lineno for item in (node, *decorators))
     text = "\n".join(piece[begin - 1 : end])
+    if not isinstance(_parsed([text]), ast.Module):
+        text = ast.unparse(node)  # it shares a line with a part of another
     table = symtable.symtable(text, "<reply>", "exec")
     binds = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     names = node.names if isinstance(node, ast.ImportFrom) else []

@@ -25,7 +25,7 @@ class Score(NamedTuple):
       test: accuracy on the test set in %, at the same moment; not a number where it was not asked.
       steps: trained.
       failure: one of `FAILURES` where there is no accuracy, else None.
-      curve: loss of training along the way, as many points for every program.
+      curve: loss of training along the way; empty where the training did not end.
       message: about the failure.
     """
 
@@ -105,9 +105,7 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
     reasons = [s.failure if s else v.failure for v, s in zip(verdicts, scores, strict=True)]
     failure = jnp.asarray([REASONS.index(reason or "") for reason in reasons], jnp.int32)
     valid = np.array([-np.inf if s is None or s.failure else s.valid for s in scores], np.float32)
-    points = max((len(s.curve) for s in scores if s), default=0)
-    nothing = Score(np.nan, np.nan, 0, curve=(np.nan,) * points)
-    ended = [s or nothing for s in scores]
+    ended = [s or Score(np.nan, np.nan, 0) for s in scores]
     counts = {
         name: jnp.asarray([getattr(v, name) for v in verdicts], kind)
         for name, kind in (
@@ -121,7 +119,7 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
     extra = counts | {
         "valid": jnp.asarray([s.valid for s in ended], jnp.float32),
         "test": jnp.asarray([s.test for s in ended], jnp.float32),
-        "curve": jnp.asarray([s.curve for s in ended], jnp.float32).reshape(len(ended), points),
+        "curve": jnp.asarray(_rows([s.curve for s in ended])),
         "identity": jnp.asarray([_digits(v.identity) for v in verdicts], jnp.uint8),
         "message": jnp.asarray(
             [_bytes(v.message or s.message) for v, s in zip(verdicts, ended, strict=True)],
@@ -130,6 +128,14 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
     }
     cost = jnp.asarray([s.steps for s in ended], jnp.float32)
     return Measured(jnp.asarray(valid), cost, extra, failure)
+
+
+def _rows(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """Curves below each other; what was not trained, or shorter, ends in NaN."""
+    rows = np.full((len(curves), max(map(len, curves), default=0)), np.nan, np.float32)
+    for row, curve in zip(rows, curves, strict=True):
+        row[: len(curve)] = curve
+    return rows
 
 
 def _digits(identity: str) -> list[int]:

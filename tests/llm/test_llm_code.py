@@ -197,6 +197,11 @@ def test_what_is_needed_comes_from_the_block_itself_and_else_from_the_last():
         assert extract(reply, "f").source.startswith("import b as nn\n\n")
 
 
+def test_a_statement_that_begins_in_the_line_of_another_is_read():
+    reply = f"y = 1; z = (\n2)\n{PROGRAM}"
+    assert extract(reply).source == extract(PROGRAM).source
+
+
 def test_imports_of_the_future_and_of_everything_stand_first():
     reply = f"{fence('from flax.linen import *')}\n{fence('from __future__ import annotations')}"
     source = extract(f"{reply}\n{fence('class M(Module):' + chr(10) + '    a = 1')}", "M").source

@@ -152,6 +152,36 @@ def test_names_inside_of_a_scan_do_not_matter_but_what_it_computes_does():
     assert identity(HEAD + CELL.format("a", "b", "tanh", ", reverse=True")) != first
 
 
+NEST = """        def outer(c, _):
+            return jax.lax.scan(lambda d, _: (2 * {0}, None), s, None, length=2)
+        s = x.sum(1)
+        y = jax.lax.scan(outer, s, None, length=3)[0]
+"""
+PAIR = {
+    "the carry of an outer loop": (NEST.format("d"), NEST.format("c")),
+    "the axis of a reduction": tuple(
+        f"        y = jax.lax.reduce(x[:, :len(x)], 0.0, lambda a, b: 2 * a + b, ({axis},))\n"
+        for axis in (0, 1)
+    ),
+    "the child of a constant key": tuple(
+        f"        k = jax.random.fold_in(jax.random.key(0), {i})\n"
+        "        y = x.sum(1) * jax.random.normal(k, ())\n"
+        for i in (1, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PAIR)
+def test_programs_that_differ_in_one_place_alone_are_two(what):
+    one, other = (identity(layers(line + FIXED)) for line in PAIR[what])
+    assert one != other
+
+
+def test_a_function_that_is_compiled_on_its_own_is_the_same_function():
+    f = "        f = {}(lambda v: 2 * v + jnp.sin(v))\n        return nn.Dense(4)(f(x))\n"
+    assert identity(layers(f.format("jax.jit"))) == identity(layers(f.format("")))
+
+
 LOOP = "        y = jax.lax.while_loop(lambda v: v[0] < {0}, lambda v: (v[0] + 1, v[1] * {1}), (0, x.sum(1)))[1]\n"
 FIXED = "        y = jax.lax.stop_gradient(y)\n        return nn.Dense(4)(x) + y[:, None]\n"
 

@@ -9,7 +9,7 @@ from reference.judging import Desk, source
 from jaxnas.core import Asked, Problem, Searcher
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.edits import edited
-from jaxnas.programs.judge import REASONS, Judge
+from jaxnas.programs.judge import REASONS, Judge, Score
 from jaxnas.programs.page import pages, texts
 from jaxnas.programs.seeds import MNIST1D
 
@@ -86,6 +86,18 @@ def test_a_budget_is_the_steps_that_are_trained(judge, desk):
     assert desk.trained == [(["n0", "n2"], 7), (["n1", "n3"], 100)]
     judge.evaluate(KEY, asked(sources[:1]))
     assert desk.trained[2:] == [(["n0"], 100)]
+
+
+def test_a_training_that_did_not_end_has_no_curve_and_spoils_none(desk):
+    def train(programs, steps):
+        late = Score(np.nan, np.nan, 0, "time", message="it took too long")
+        return [desk.train(programs[:1], steps)[0], late]
+
+    judge = Judge(desk.check, train, steps=100, seeds=SEEDS)
+    told = judge.evaluate(KEY, asked([source(1, 10.0, "a"), source(1, 11.0, "b")]))
+    assert reasons(told) == ["", "time"]
+    assert told.fitness.tolist() == [10, -np.inf]
+    assert np.array_equal(told.extra["curve"], [[2, 1], [np.nan, np.nan]], equal_nan=True)
 
 
 def test_an_empty_page_is_no_candidate(judge, desk):

@@ -157,6 +157,27 @@ def test_no_process_is_left_when_the_parent_ends_in_the_middle(how, tmp_path):
     wait_until(lambda: not alive(pid))
 
 
+@pytest.fixture
+def small_cache(tmp_path):
+    new = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_compilation_cache_max_size": 2**30,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    old = {name: jax.config.values[name] for name in new}
+    for name, value in new.items():
+        jax.config.update(name, value)
+    yield tmp_path
+    for name, value in old.items():
+        jax.config.update(name, value)
+
+
+def test_a_cache_of_programs_with_a_limit_keeps_it(small_cache, worker):
+    worker.train([JOBS["good"]], FOREVER)
+    kept, used = (len(list(small_cache.glob(f"*-{end}"))) for end in ("cache", "atime"))
+    assert kept == used > 0  # without the times of use, whoever keeps the limit fails
+
+
 def test_the_process_gets_no_secrets_and_says_why_it_does_not_start(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "s3cret")
     with Worker(WAVES) as worker:

@@ -38,6 +38,7 @@ def test_an_honest_answer_is_a_verdict():
         {"params": -1},
         {"params": True},
         {"params": 10**30},
+        {"width": 2**31},
         {"params": "3"},
         {"flops": float("nan")},
         {"flops": float("inf")},
@@ -55,6 +56,12 @@ def test_an_honest_answer_is_a_verdict():
 def test_a_lie_is_a_crash(lie):
     verdict = judge(ENDED, frames.pack(GOOD | lie, b"abbccc"), LIMITS)
     assert (verdict.ok, verdict.failure, verdict.programs) == (False, "crash", {})
+
+
+def test_more_parameters_than_can_be_stored_are_too_many():
+    verdict = judge(ENDED, frames.pack(GOOD | {"params": 2**31}, b"abbccc"), LIMITS)
+    assert (verdict.ok, verdict.failure) == (False, "memory")
+    assert "2,147,483,648 parameters" in verdict.message
 
 
 @pytest.mark.parametrize(
@@ -114,8 +121,8 @@ def test_an_end_without_a_word_is_told_by_its_status(status, output, failure, te
 
 def test_messages_go_through_a_pipe_whole_and_end_with_it():
     out, into = os.pipe()
-    frames.send(into, {"a": "ü"}, b"body")
-    assert frames.receive(out, 4) == ({"a": "ü"}, b"body")
+    frames.send(into, {"a": "ü\ud800"}, b"body")
+    assert frames.receive(out, 4) == ({"a": "ü\ud800"}, b"body")
     with pytest.raises(TimeoutError):
         frames.receive(out, 4, time.monotonic() + 0.01)
     os.write(into, frames.pack({}, b"12345"))

@@ -1,5 +1,6 @@
 """The filter of system calls, run by a slow interpreter of its instructions for both processors."""
 
+import fcntl
 import os
 import re
 import struct
@@ -74,6 +75,15 @@ def test_signals_go_to_oneself(name, call):
     assert run(name, number(name, call), PID, 9) == ALLOW
     for other in (0, 1, PID + 1, 2**64 - 1, 2**64 - PID):
         assert run(name, number(name, call), other, 9) == EPERM
+
+
+@both
+def test_a_descriptor_sends_no_signals_and_holds_no_locks(name):
+    call = number(name, "fcntl")
+    for command in (fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_SETFL):
+        assert run(name, call, 5, command) == ALLOW
+    for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, 15, fcntl.F_SETLK, fcntl.F_SETLEASE):
+        assert run(name, call, 5, command) == EPERM
 
 
 @both

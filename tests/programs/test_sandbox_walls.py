@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from unittest import mock
@@ -325,6 +327,26 @@ def test_no_signal_reaches_others(attempt, who, wall):
     assert not verdict.ok
     if "without" not in wall:
         assert "PermissionError" in verdict.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="F_SETSIG is Linux's")
+def test_no_pipe_sends_signals_to_others(attempt):
+    got = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
+    source = f"""
+import fcntl, os
+r, w = os.pipe()
+fcntl.fcntl(r, fcntl.F_SETOWN, {os.getpid()})
+fcntl.fcntl(r, fcntl.F_SETSIG, {int(signal.SIGUSR1)})
+fcntl.fcntl(r, fcntl.F_SETFL, fcntl.fcntl(r, fcntl.F_GETFL) | os.O_ASYNC)
+os.write(w, b"x")
+"""
+    try:
+        verdict = attempt(source)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert "PermissionError" in verdict.message
+    assert not got
 
 
 @every_wall

@@ -14,6 +14,7 @@ from jaxnas.programs.sandbox.frames import FrameError, unpack
 from jaxnas.programs.sandbox.verdict import FAILURES, STARVED, Verdict, shortened
 
 PROGRAMS = ("init", "step", "evaluate")
+LARGEST = 2**31 - 1  # of a count: what is measured is stored as int32
 UNPRINTABLE = re.compile(r"[^\n\t -~\u00a0-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -53,7 +54,10 @@ def _believed(header: dict[str, Any], body: bytes) -> Verdict:
             raise FrameError("an unknown failure.")
         message = UNPRINTABLE.sub("?", str(header.get("message", "")))
         return Verdict(False, failure, shortened(message))
-    params, depth, width = (_count(header.get(name)) for name in ("params", "depth", "width"))
+    params = _count(header.get("params"), 2**64)
+    if params > LARGEST:
+        return Verdict(False, "memory", f"It has {params:,} parameters; make it smaller.")
+    depth, width = (_count(header.get(name)) for name in ("depth", "width"))
     flops, identity = header.get("flops"), header.get("identity")
     if not isinstance(flops, float) or not 0 <= flops < math.inf:
         raise FrameError("`flops` is no number.")
@@ -65,8 +69,8 @@ def _believed(header: dict[str, Any], body: bytes) -> Verdict:
     )
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
+def _count(value: Any, most: int = LARGEST) -> int:
+    if type(value) is not int or not 0 <= value <= most:
         raise FrameError(f"a count is {str(value)[:40]!r}.")
     return value
 

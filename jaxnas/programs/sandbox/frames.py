@@ -22,7 +22,7 @@ class FrameError(ValueError):
 
 def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
     """A message as bytes."""
-    text = json.dumps(header, ensure_ascii=False).encode()
+    text = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return HEAD.pack(MARK, len(text), len(body)) + text + body
 
 

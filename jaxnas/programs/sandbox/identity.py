@@ -18,6 +18,9 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
+# Whose result is that of their body; the body of `reduce` or of a pooling is but a part of it.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint"}
+CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 IGNORED = {"name", "sharding", "out_sharding", "unroll", "_split_transpose", "debug_info"}
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -105,23 +108,32 @@ class Reader:
       consts: its constants, in order.
       inputs: for each of its inputs something with `label()`.
       symbols: numbers of what is numbered, shared by all programs of one candidate.
+      depth: loops around it.
     """
 
     def __init__(
-        self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], symbols: Symbols
+        self,
+        jaxpr: Jaxpr,
+        consts: Sequence[Any],
+        inputs: Sequence[Any],
+        symbols: Symbols,
+        depth: int = 0,
     ) -> None:
-        self.symbols = symbols
+        self.symbols, self.depth = symbols, depth
         self.inputs = dict(zip(jaxpr.invars, inputs, strict=True))
         self.inputs |= {v: Fixed(_value(c)) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        self.constants = set(jaxpr.constvars)
         self.makers = {v: (eqn, i) for eqn in jaxpr.eqns for i, v in enumerate(eqn.outvars)}
         self.results = jaxpr.outvars
         self.known: dict[Var, str] = {}
         self.calls: dict[int, Callable[[int], str]] = {}
 
     @staticmethod
-    def of(closed: ClosedJaxpr, inputs: Sequence[Any], symbols: Symbols) -> "Reader":
+    def of(
+        closed: ClosedJaxpr, inputs: Sequence[Any], symbols: Symbols, depth: int = 0
+    ) -> "Reader":
         """A reader of a whole program."""
-        return Reader(closed.jaxpr, closed.consts, inputs, symbols)
+        return Reader(closed.jaxpr, closed.consts, inputs, symbols, depth)
 
     def result(self, i: int) -> str:
         """The label of the result in place `i`."""
@@ -137,28 +149,43 @@ class Reader:
 
     def _made(self, var: Var) -> str:
         if var in self.inputs:
-            return f"{self.inputs[var].label()}:{var.aval.str_short()}"
+            given = self.inputs[var]
+            label = given.label()
+            return label if isinstance(given, Outer) else f"{label}:{var.aval.str_short()}"
         eqn, i = self.makers[var]
         if id(eqn) not in self.calls:
             self.calls[id(eqn)] = _READERS.get(eqn.primitive.name, _plain)(self, eqn)
         return self.calls[id(eqn)](i)
 
-    def inside(self, closed: ClosedJaxpr | Jaxpr, inputs: Sequence[Any]) -> "Reader":
-        """A reader of a jaxpr within this one."""
+    def is_constant(self, var: Var | Literal) -> bool:
+        """Whether a value is the same whatever key, weights and data are."""
+        if isinstance(var, Literal) or var in self.constants:
+            return True
+        if var in self.inputs:
+            given = self.inputs[var]
+            return isinstance(given, Outer) and given.reader.is_constant(given.var)
+        return all(self.is_constant(v) for v in self.makers[var][0].invars)
+
+    def inside(
+        self, closed: ClosedJaxpr | Jaxpr, inputs: Sequence[Any], loops: int = 0
+    ) -> "Reader":
+        """A reader of a jaxpr within this one, and within so many loops more."""
+        depth = self.depth + loops
         if isinstance(closed, ClosedJaxpr):
-            return Reader.of(closed, inputs, self.symbols)
-        return Reader(closed, (), inputs, self.symbols)
+            return Reader.of(closed, inputs, self.symbols, depth)
+        return Reader(closed, (), inputs, self.symbols, depth)
 
 
 class Outer:
-    """An input of an inner jaxpr that is a value of the outer one, perhaps in another role."""
+    """An input of an inner jaxpr that is a value of the outer one, perhaps in the role of a loop."""
 
     def __init__(self, reader: Reader, var: Any, role: str = "") -> None:
         self.reader, self.var, self.role = reader, var, role
 
     def label(self) -> str:
-        """Label of the outer value."""
-        return self.role + self.reader.read(self.var)
+        """Label of the outer value; a role is that in the loop at this depth."""
+        value = self.reader.read(self.var)
+        return f"{self.role} of loop {self.reader.depth} from {value}" if self.role else value
 
 
 def _value(x: Any) -> str:
@@ -171,14 +198,16 @@ def _value(x: Any) -> str:
 def _plain(reader: Reader, eqn: JaxprEqn) -> Callable[[int], str]:
     """An operation without a body, or with one that its name and its parameters' text tell."""
     body = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    if isinstance(body, ClosedJaxpr | Jaxpr) and _same_ends(body, eqn):
+    if eqn.primitive.name in CALLS and _same_ends(body, eqn):
         return reader.inside(body, [Outer(reader, v) for v in eqn.invars]).result
     params = [(k, _text(v)) for k, v in sorted(eqn.params.items()) if k not in IGNORED]
     label = digest(eqn.primitive.name, params, [reader.read(v) for v in eqn.invars])
     return lambda i: digest(label, i)
 
 
-def _same_ends(body: ClosedJaxpr | Jaxpr, eqn: JaxprEqn) -> bool:
+def _same_ends(body: Any, eqn: JaxprEqn) -> bool:
+    if not isinstance(body, ClosedJaxpr | Jaxpr):
+        return False
     inner = body.jaxpr if isinstance(body, ClosedJaxpr) else body
     return len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars)
 
@@ -189,7 +218,7 @@ def _text(value: Any) -> str:
 
 def _fold_in(reader: Reader, eqn: JaxprEqn) -> Callable[[int], str]:
     key, data = eqn.invars
-    if not isinstance(data, Literal):
+    if not isinstance(data, Literal) or reader.is_constant(key):
         return _plain(reader, eqn)
     child = reader.symbols.number((reader.read(key), int(data.val)))
     return lambda i: f"key #{child}"
@@ -200,11 +229,11 @@ def _scan(reader: Reader, eqn: JaxprEqn) -> Callable[[int], str]:
     consts, carry = p["num_consts"], p["num_carry"]
     inputs = [
         Outer(
-            reader, v, "" if i < consts else f"carry {i - consts} " if i < consts + carry else "xs "
+            reader, v, "" if i < consts else f"carry {i - consts}" if i < consts + carry else "xs"
         )
         for i, v in enumerate(eqn.invars)
     ]
-    body = reader.inside(p["jaxpr"], inputs)
+    body = reader.inside(p["jaxpr"], inputs, 1)
     label = digest("scan", p["length"], p["reverse"], [body.result(i) for i in range(carry)])
     return lambda i: digest(label, i if i < carry else body.result(i))
 
@@ -213,9 +242,9 @@ def _while(reader: Reader, eqn: JaxprEqn) -> Callable[[int], str]:
     p = eqn.params
     first, second = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     outer = [Outer(reader, v) for v in eqn.invars]
-    carry = [Outer(reader, v, f"carry {i} ") for i, v in enumerate(eqn.invars[second:])]
-    test = reader.inside(p["cond_jaxpr"], outer[:first] + carry).result(0)
-    body = reader.inside(p["body_jaxpr"], outer[first:second] + carry)
+    carry = [Outer(reader, v, f"carry {i}") for i, v in enumerate(eqn.invars[second:])]
+    test = reader.inside(p["cond_jaxpr"], outer[:first] + carry, 1).result(0)
+    body = reader.inside(p["body_jaxpr"], outer[first:second] + carry, 1)
     label = digest("while", test, [body.result(i) for i in range(len(carry))])
     return lambda i: digest(label, i)
 

@@ -50,11 +50,15 @@ file_setattr 469 469
 ABSENT = "clone3 435 435 openat2 437 437"
 JUDGED = """
 clone 56 220  open 2 -  openat 257 56  kill 62 129  tgkill 234 131  prlimit64 302 261  prctl 157 167
+fcntl 72 25
 """
 EPERM, EFAULT, ENOSYS = 1, 14, 38
 CLONE_THREAD = 0x10000
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 PR_SET_NAME, PR_GET_NAME = 15, 16  # threads are named by prctl
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC; by the others a descriptor sends
+# signals to whom it is told, or files are locked.
+FCNTL = (0, 1, 2, 3, 4, 1030)
 PR_SET_SECCOMP, FILTER = 22, 2
 LOAD, EQUAL, AT_LEAST, ANY, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF instructions
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -105,6 +109,7 @@ def program(machine: Machine, pid: int) -> bytes:
         "kill": _only_if(0, EQUAL, pid),
         "tgkill": _only_if(0, EQUAL, pid),
         "prlimit64": _only_if(0, EQUAL, 0, pid),
+        "fcntl": _only_if(1, EQUAL, *FCNTL),
         "prctl": _only_if(0, EQUAL, PR_SET_NAME, PR_GET_NAME),
     }
     rows = [_ins(LOAD, ARCHITECTURE), _ins(EQUAL, machine.audit, 1, 0), _ins(RETURN, KILL)]

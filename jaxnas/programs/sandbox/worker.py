@@ -32,6 +32,7 @@ from jaxnas.train.exported import Trained
 LONGEST = 64 << 20  # bytes of an answer
 SETTINGS = (  # of JAX that the process takes over
     "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
     "jax_disable_most_optimizations",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_platforms",
