@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,7 +78,7 @@ def test_llmatic_searches_cells_by_recorded_replies(replayed):
     fitness = np.asarray(table.fitness)
     for row in rows:
         if row.fitness is not None:
-            code = int(nb.code(nb.from_text(row.genotype)))
+            code = int(nb.code(jnp.asarray(nb.from_text(row.genotype))))
             assert row.fitness == pytest.approx(float(fitness[code]))
     assert done.best.metrics["fitness"] == max(row.fitness or 0 for row in rows)
     assert not any(call.outcome != "ok" for call in done.run.calls())
