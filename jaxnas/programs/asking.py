@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from jaxnas.llm import Client, Completion, ModelError, Reply, ask_all
 from jaxnas.programs.proposal import Proposal
 
+UNFIT = (400, 413, 422)  # what HTTP says of a request that is itself at fault
+
 
 def replies(
     client: Client, proposals: Sequence[Proposal], *, max_tokens: int, grammar: str | None = None
@@ -42,6 +44,6 @@ def replies(
 def _reply(one: Completion | Exception, answers: bool) -> Reply:
     if isinstance(one, Completion):
         return one.replies[0]
-    if answers and isinstance(one, ModelError) and one.kind == "refused":
+    if answers and isinstance(one, ModelError) and one.status in UNFIT:
         return Reply("", "refused")
     raise one

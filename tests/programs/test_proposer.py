@@ -93,7 +93,7 @@ def test_a_model_that_does_not_answer_and_a_spent_budget_are_raised():
 
 def test_a_request_that_the_server_refuses_costs_one_candidate_unless_all_are_refused():
     def speak(request):
-        return ModelError("refused", "too long") if request.seed else COMPLETE
+        return ModelError("refused", "too long", status=400) if request.seed else COMPLETE
 
     wishes = [Proposal([{"role": "user", "content": "Go on."}], [], 1.0, n) for n in (0, 1)]
     write = from_client(scripted(speak))

@@ -32,16 +32,24 @@ LLMATIC = llmatic.Config(
 EVOPROMPTING = evoprompting.Config(
     rounds=2, prompts=2, samples=3, survivors=2, threshold=1.0, steps=8, runs=1, max_tokens=400
 )
+# Accuracy of the programs that came up, by their parameters.
+SCORES = {4810: 61.0, 5210: 73.0, 15210: 68.0, 91082: 70.0, 1612810: 74.0}
 
 
 def sized(dataset, training, **settings):
-    """A bench that checks for real and scores a program by the bytes of its step."""
+    """A bench that checks for real and scores a program by its number of parameters."""
+    desk, sizes = bench(dataset, training, **settings), {}
+
+    def check(sources):
+        verdicts = desk.check(sources)
+        sizes.update({v.programs["step"]: v.params for v in verdicts if v.ok})
+        return verdicts
 
     def train(programs, steps):
-        sizes = [len(one["step"]) for one in programs]
-        return [Score(60 + n % 31, 50.0, steps, curve=(1.0, 0.5)) for n in sizes]
+        scores = [SCORES.get(sizes[one["step"]], 60.0) for one in programs]
+        return [Score(score, 50.0, steps, curve=(1.0, 0.5)) for score in scores]
 
-    return Bench(bench(dataset, training, **settings).check, train)
+    return Bench(check, train)
 
 
 def searched(name, folder, **changes):
