@@ -12,17 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import ShapeDtypeStruct as Shape, export
+from jax import ShapeDtypeStruct as Shape
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float
 
 from jaxnas.programs import clrs_net
 from jaxnas.programs.clrs import Built, Leaves, Setting, blank, build, leaves, size
 from jaxnas.programs.gmpnn import Messages, Triplets
-from jaxnas.programs.sandbox.counts import Layers, equations, flops, watched
+from jaxnas.programs.sandbox.counts import Layers, flops, watched
 from jaxnas.programs.sandbox.functions import Functions, functions, keys_by_order
 from jaxnas.programs.sandbox.identity import digest, identity
-from jaxnas.programs.sandbox.program import OUTSIDE, Traced
+from jaxnas.programs.sandbox.program import Traced, as_bytes, only_computes
 from jaxnas.programs.sandbox.source import FILENAME, blamed
 from jaxnas.programs.sandbox.verdict import Rejected
 from jaxnas.programs.triplets import NAME, STUB
@@ -68,7 +68,7 @@ def trace(source: str, setting: Setting) -> Traced:
         params = size(function, setting)
         parts, messages, gradient, layers = _alone(function, setting)
         for jaxpr in (parts.start, messages, gradient):
-            _only_computes(jaxpr)
+            only_computes(jaxpr)
         same = identity(parts.start, messages, gradient, len(parts.params))
         return Traced(
             params=params,
@@ -115,7 +115,7 @@ def exported(built: Built, setting: Setting) -> dict[str, bytes]:
         "step": (step, (tuple(state), tuple(map(leaves, batches)), which, key, rate)),
         "evaluate": (evaluate, (tuple(state), leaves(judged))),
     }
-    return {name: _bytes(f, args, setting.platforms) for name, (f, args) in calls.items()}
+    return {name: as_bytes(f, args, setting.platforms) for name, (f, args) in calls.items()}
 
 
 class _Flat(nn.Module):
@@ -146,21 +146,3 @@ def _alone(
     with watched() as layers:
         messages = parts.logits.trace(*state, x).jaxpr
     return parts, messages, parts.gradient.trace(*state, x, y, key).jaxpr, layers
-
-
-def _only_computes(closed: ClosedJaxpr) -> None:
-    names = {eqn.primitive.name for eqn in equations(closed.jaxpr)}
-    outside = sorted(name for name in names if any(part in name for part in OUTSIDE))
-    if outside or closed.effects:
-        what = ", ".join(outside) or "side effects"
-        raise Rejected(
-            "forbidden", f"a triplet function may only compute, but this one has {what}."
-        )
-
-
-def _bytes(f: Callable[..., Any], args: tuple[Any, ...], platforms: tuple[str, ...]) -> bytes:
-    try:
-        program = export.export(jax.jit(f), platforms=tuple(platforms))(*args)
-    except (NotImplementedError, ValueError) as error:
-        raise Rejected("forbidden", f"it cannot be compiled for {platforms}: {error}") from None
-    return bytes(program.serialize())

@@ -122,7 +122,7 @@ def examined(source: str, task: Task) -> tuple[Traced, Functions]:
             logits = parts.logits.trace(*state, _examples(task, task.eval_batch)).jaxpr
         gradient = parts.gradient.trace(*state, *_batch(task), _key()).jaxpr
     for jaxpr in (parts.start, logits, gradient):
-        _only_computes(jaxpr)
+        only_computes(jaxpr)
     of_task = (*task.shape, task.classes, task.optimizer, task.momentum, task.weight_decay)
     traced = Traced(
         params=sum(math.prod(leaf.shape) for leaf in parts.params),
@@ -151,7 +151,12 @@ def direction(task: Task) -> optax.GradientTransformation:
     )
 
 
-def _only_computes(closed: ClosedJaxpr) -> None:
+def only_computes(closed: ClosedJaxpr) -> None:
+    """Returns if a program has no callbacks, no effects and no calls of other libraries.
+
+    Raises:
+      Rejected: as `forbidden`, with what it has.
+    """
     names = {eqn.primitive.name for eqn in equations(closed.jaxpr)}
     outside = sorted(name for name in names if any(part in name for part in OUTSIDE))
     if outside or closed.effects:
@@ -200,10 +205,15 @@ def _programs(parts: Functions, task: Task) -> dict[str, bytes]:
         "evaluate": (evaluate, (0, None), (state, _examples(task, task.eval_batch))),
     }
     lifted = {n: (jax.vmap(f, axes) if many else f, a) for n, (f, axes, a) in calls.items()}
-    return {name: _exported(f, args, task.platforms) for name, (f, args) in lifted.items()}
+    return {name: as_bytes(f, args, task.platforms) for name, (f, args) in lifted.items()}
 
 
-def _exported(f: Callable[..., Any], args: tuple[Any, ...], platforms: tuple[str, ...]) -> bytes:
+def as_bytes(f: Callable[..., Any], args: tuple[Any, ...], platforms: tuple[str, ...]) -> bytes:
+    """A function as bytes of `jax.export`, for several kinds of devices at once.
+
+    Raises:
+      Rejected: as `forbidden`, if it cannot be compiled for one of them.
+    """
     try:
         program = export.export(jax.jit(f), platforms=tuple(platforms))(*args)
     except (NotImplementedError, ValueError) as error:
