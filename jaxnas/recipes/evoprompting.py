@@ -18,7 +18,7 @@ from jaxnas.core import Leg, Search
 from jaxnas.data.catalog import load
 from jaxnas.data.dataset import Dataset
 from jaxnas.llm.local import load_model, serve
-from jaxnas.programs.bench import Bench, Training, bench
+from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.evoprompting import (
     INSTRUCTION,
@@ -35,14 +35,14 @@ from jaxnas.programs.evoprompting import (
     untuned,
 )
 from jaxnas.programs.grammars import flax_class
-from jaxnas.programs.judge import REASONS, Judge
+from jaxnas.programs.judge import REASONS
 from jaxnas.programs.page import pages, text
 from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
-from jaxnas.recipes.programs import every, trace
+from jaxnas.recipes.programs import judges, trace
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -120,9 +120,14 @@ def build(config: Config) -> System:
     tuner, attach = _tuner(config, dataset)
     seeds = list(MNIST1D.values())
     searcher = evoprompting(tuner, seeds, settings)
-    judge, final = (
-        Judge(*_bench(config, dataset, runs, seed), steps=config.steps, seeds=seeds)
-        for runs, seed in ((1, 0), (config.runs, 1))  # chosen by one run, judged by others
+    judge, final = judges(
+        dataset,
+        _training(config),
+        steps=config.steps,
+        runs=config.runs,
+        seeds=seeds,
+        level=config.level,
+        workers=config.workers,
     )
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
@@ -220,17 +225,13 @@ def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callab
     return Tuner(tuning.init, tuning.tune, proposer), line.attach
 
 
-def _bench(config: Config, dataset: Dataset, runs: int, seed: int) -> Bench:
-    training = Training(
+def _training(config: Config) -> Training:
+    return Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        evaluate_every=every(config.steps),
         deadline=config.deadline,
-        runs=runs,
-        seed=seed,
     )
-    return bench(dataset, training, level=config.level, workers=config.workers)
 
 
 def _told(search: Search) -> Search:

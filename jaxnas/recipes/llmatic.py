@@ -19,17 +19,16 @@ from jaxnas.cells import nas_bench_201
 from jaxnas.cells.tabular import Tabular, tabular
 from jaxnas.core import Leg, Search, Searcher, close, over_seeds, run_scan
 from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset
 from jaxnas.data.tables import nas_bench_201 as cell_table
 from jaxnas.evolve.archive import Axis, cvt
 from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
-from jaxnas.programs.bench import Bench, Training, bench
+from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.grammars import flax_class
-from jaxnas.programs.judge import REASONS, Judge
+from jaxnas.programs.judge import REASONS
 from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
@@ -38,7 +37,7 @@ from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
-from jaxnas.recipes.programs import every, trace
+from jaxnas.recipes.programs import judges, trace
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.store import Run
@@ -200,11 +199,14 @@ def _of_code(config: Config) -> System:
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
-    judge, final = (
-        Judge(
-            *_bench(config, dataset, runs, seed), steps=config.steps, seeds=[text(candidates.seed)]
-        )
-        for runs, seed in ((1, 0), (config.runs, 1))
+    judge, final = judges(
+        dataset,
+        _training(config),
+        steps=config.steps,
+        runs=config.runs,
+        seeds=[text(candidates.seed)],
+        level=config.level,
+        workers=config.workers,
     )
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
@@ -231,18 +233,14 @@ def _of_code(config: Config) -> System:
     )
 
 
-def _bench(config: Config, dataset: Dataset, runs: int, seed: int) -> Bench:
-    training = Training(
+def _training(config: Config) -> Training:
+    return Training(
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
         momentum=config.momentum,
-        evaluate_every=every(config.steps),
         deadline=config.deadline,
-        runs=runs,
-        seed=seed,
     )
-    return bench(dataset, training, level=config.level, workers=config.workers)
 
 
 def _describe(extra: Any) -> dict[str, float]:

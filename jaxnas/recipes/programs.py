@@ -1,8 +1,43 @@
-"""What recipes whose candidates are programs share: how often training is looked at, and its curve."""
+"""What recipes whose candidates are programs share: their judges, and the curve of a training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxnas.data.dataset import Dataset
+from jaxnas.programs.bench import Training, bench
+from jaxnas.programs.judge import Judge
+
+
+def judges(
+    dataset: Dataset,
+    training: Training,
+    *,
+    steps: int,
+    runs: int,
+    seeds: Sequence[str],
+    level: str,
+    workers: int,
+) -> tuple[Judge, Judge]:
+    """Who judges in the search, by one run, and who judges its answers, by others.
+
+    Args:
+      dataset: what is learned.
+      training: how; when it is looked at and by which runs is decided here.
+      steps: of a training.
+      runs: whose mean judges the answers.
+      seeds: sources whose random edits are samples.
+      level: of the sandbox's isolation.
+      workers: sources checked at a time.
+    """
+
+    def judge(runs: int, seed: int) -> Judge:
+        how = training._replace(evaluate_every=every(steps), runs=runs, seed=seed)
+        halves = bench(dataset, how, level=level, workers=workers)
+        return Judge(*halves, steps=steps, seeds=seeds)
+
+    return judge(1, 0), judge(runs, 1)
 
 
 def every(steps: int) -> int:

@@ -14,7 +14,7 @@ from jaxnas.programs.bench import Bench
 from jaxnas.programs.evoprompting import STUB
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.soft_prompt import SoftPrompt, Tuning
-from jaxnas.recipes import evoprompting as recipe, llm
+from jaxnas.recipes import evoprompting as recipe, llm, programs
 from jaxnas.recipes.evoprompting import PRESETS, Config
 from jaxnas.recipes.llm import is_constrained
 from jaxnas.runs.checkpoint import Checkpoints
@@ -48,7 +48,7 @@ def desk():
         return Bench(desk.check, desk.train)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "bench", bench)
+        patch.setattr(programs, "bench", bench)
         patch.setattr(recipe, "MNIST1D", SEEDS)
         patch.setattr(llm, "endpoint", endpoint)
         yield served

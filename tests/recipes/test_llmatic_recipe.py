@@ -11,7 +11,7 @@ from jaxnas.programs.bench import Bench
 from jaxnas.programs.cell_replies import line, read
 from jaxnas.programs.judge import Score
 from jaxnas.programs.sandbox.verdict import Verdict
-from jaxnas.recipes import conduct, llm, llmatic
+from jaxnas.recipes import conduct, llm, llmatic, programs
 from jaxnas.recipes.llmatic import PRESETS, Config, build
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "cell_table")
@@ -120,7 +120,7 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
         opened.append((training.seed, training.runs))
         return Bench(check, train)
 
-    monkeypatch.setattr(llmatic, "bench", bench)
+    monkeypatch.setattr(programs, "bench", bench)
     done = run(tmp_path / "run", problem="code", data="mnist1d", proposer="random", steps="9")
     place = ("mnist1d", "adamw", 128, "auto")
     assert opened == [place, (0, 1), place, (1, 3)]

@@ -21,7 +21,7 @@ from jaxnas.cells.tabular import tabular
 from jaxnas.data.tables import nas_bench_201
 from jaxnas.programs.bench import Bench, bench
 from jaxnas.programs.judge import Score
-from jaxnas.recipes import evoprompting, llmatic
+from jaxnas.recipes import evoprompting, llmatic, programs
 from jaxnas.recipes.conduct import start
 from jaxnas.runs.store import Run
 
@@ -58,7 +58,7 @@ def searched(name, folder, **changes):
         name
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evoprompting, "bench", sized)
+        patch.setattr(programs, "bench", sized)
         done = start(name, module.Config(**(vars(config) | changes)), folder)
     return done
 
