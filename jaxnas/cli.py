@@ -448,13 +448,15 @@ def _pruned(folder: Path, most: int) -> None:
     Once a process: JAX's own limit looks at every file before it writes one, under a lock.
     """
     with contextlib.suppress(OSError):  # another process prunes
-        files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("*-cache"))
-        excess = sum(size for _, size, _ in files) - most
-        for _, size, file in files:
+        files = [(file.stat(), file) for file in folder.glob("*-cache")]
+        excess = sum(facts.st_size for facts, _ in files) - most
+        if excess <= 0:
+            return
+        for facts, file in sorted(files, key=lambda pair: pair[0].st_mtime):
+            file.unlink(missing_ok=True)
+            excess -= facts.st_size
             if excess <= 0:
                 return
-            file.unlink(missing_ok=True)
-            excess -= size
 
 
 def _facts(facts: dict[str, Any], *, as_json: bool) -> None:
