@@ -53,6 +53,32 @@ def cell_table() -> tables.Nasbench201Table:
 
 
 @pytest.fixture
+def killed(monkeypatch):
+    """Runs a command that ends as by a power cut, before it keeps the checkpoint of a step."""
+    from jaxnas.cli import main
+    from jaxnas.runs.checkpoint import Checkpoints
+
+    class Killed(BaseException):
+        """Like a power cut, nothing answers to it."""
+
+    def run(*argv, step):
+        save = Checkpoints.save
+
+        def deadly(self, at, state):
+            if at == step:
+                self.wait()
+                raise Killed
+            save(self, at, state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "save", deadly)
+            with pytest.raises(Killed):
+                main(list(argv))
+
+    return run
+
+
+@pytest.fixture
 def said(capsys):
     """Runs a command and gives its one JSON object."""
 

@@ -17,7 +17,6 @@ from jaxnas.programs.soft_prompt import SoftPrompt, Tuning
 from jaxnas.recipes import evoprompting as recipe, llm, programs
 from jaxnas.recipes.evoprompting import PRESETS, Config
 from jaxnas.recipes.llm import is_constrained
-from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -136,22 +135,9 @@ def test_a_run_is_repeated_by_its_recording_without_a_model(whole, desk, tmp_pat
     assert again.results() == whole.results()
 
 
-def test_a_killed_run_resumes_to_the_uninterrupted_one(whole, desk, tmp_path, monkeypatch, capsys):
-    class Killed(BaseException):
-        """Like a power cut, nothing answers to it."""
-
-    save, folder = Checkpoints.save, tmp_path / "run"
-
-    def deadly(self, step, state):
-        if step == 3:
-            self.wait()
-            raise Killed
-        save(self, step, state)
-
-    monkeypatch.setattr(Checkpoints, "save", deadly)
-    with pytest.raises(Killed):
-        main([*TINY, *SERVED, "--out", str(folder)])
-    monkeypatch.setattr(Checkpoints, "save", save)
+def test_a_killed_run_resumes_to_the_uninterrupted_one(whole, desk, tmp_path, killed, capsys):
+    folder = tmp_path / "run"
+    killed(*TINY, *SERVED, "--out", str(folder), step=3)
     capsys.readouterr()
     desk.clear()
     main(["resume", str(folder), "--json"])

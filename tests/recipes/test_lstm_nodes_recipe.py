@@ -11,7 +11,6 @@ from jaxnas.formulas.recurrent import baseline, nodes
 from jaxnas.formulas.sequence_nets import Trained
 from jaxnas.formulas.tape import to_text
 from jaxnas.recipes.lstm_nodes import PRESETS
-from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -69,22 +68,9 @@ def test_the_ledger_tells_what_was_foretold_by_what_it_cost(whole):
     assert told["curves"] - 4 == told["checked"]
 
 
-def test_a_killed_search_resumes_to_the_uninterrupted_one(whole, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        """Like a power cut, nothing answers to it."""
-
-    save, folder = Checkpoints.save, tmp_path / "run"
-
-    def deadly(self, step, state):
-        if step == 3:
-            self.wait()
-            raise Killed
-        save(self, step, state)
-
-    monkeypatch.setattr(Checkpoints, "save", deadly)
-    with pytest.raises(Killed):
-        main([*FORETELLING, "--out", str(folder)])
-    monkeypatch.setattr(Checkpoints, "save", save)
+def test_a_killed_search_resumes_to_the_uninterrupted_one(whole, tmp_path, killed):
+    folder = tmp_path / "run"
+    killed(*FORETELLING, "--out", str(folder), step=3)
     main(["resume", str(folder), "--json"])
     resumed = open_run(folder)
     assert resumed.candidates() == whole.candidates()

@@ -19,7 +19,6 @@ from jaxnas.formulas.optax_rule import as_optax
 from jaxnas.formulas.tape import parse, to_text
 from jaxnas.formulas.update_rules import space
 from jaxnas.recipes.optimizer_search import Config
-from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.store import open_run
 
 RATES = (0.01, 0.1)
@@ -126,24 +125,9 @@ def test_the_page_shows_tree_training_and_traversal(whole):
         assert drawn["drawn"] > drawn["failed a test"] >= 0
 
 
-def test_a_killed_search_resumes_to_the_uninterrupted_one(
-    signals, whole, tmp_path, monkeypatch, capsys
-):
-    class Killed(BaseException):
-        """Like a power cut, nothing answers to it."""
-
-    save, folder = Checkpoints.save, tmp_path / "run"
-
-    def deadly(self, step, state):
-        if step == 3:
-            self.wait()
-            raise Killed
-        save(self, step, state)
-
-    monkeypatch.setattr(Checkpoints, "save", deadly)
-    with pytest.raises(Killed):
-        main([*TINY, "--out", str(folder)])
-    monkeypatch.setattr(Checkpoints, "save", save)
+def test_a_killed_search_resumes_to_the_uninterrupted_one(signals, whole, tmp_path, killed, capsys):
+    folder = tmp_path / "run"
+    killed(*TINY, "--out", str(folder), step=3)
     assert open_run(folder).last() == 3
     assert open_run(folder).results() == []
     capsys.readouterr()
