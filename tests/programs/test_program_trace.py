@@ -116,6 +116,19 @@ def test_a_module_is_told_whether_it_trains(mode):
     assert "random_bits" not in str(traced_logits(text))
 
 
+def test_layers_written_for_training_alone_are_judged_all_the_same():
+    text = source(
+        "x = nn.BatchNorm(use_running_average=False)(x)",
+        "return nn.Dense(4)(nn.Dropout(0.5, deterministic=False)(x))",
+    )
+    parts = opened(trace(text, TASK._replace(runs=1)).programs)
+    state = parts.init.call(np.array([[0, 1]], np.uint32))
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    first, again, shifted = (parts.evaluate.call(state, x + by) for by in (0, 0, 7))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first, shifted, atol=1e-3)  # normalised by the batch at hand
+
+
 def parts_of(text):
     return examined(text, TASK)[1]
 

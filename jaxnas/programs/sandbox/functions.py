@@ -71,14 +71,15 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
     def apply(params: Leaves, rest: Leaves, x: Array, key: Key[Array, ""] | None) -> Any:
         trained, kept = ([p for p in paths if _is_param(p) == which] for which in (True, False))
         variables = _nested(zip([*trained, *kept], [*params, *rest], strict=True))
-        mode = _mode(model, key is not None)
-        if key is None:
-            return _checked(model.apply(variables, x, **mode), len(x), classes), rest
         mutable = sorted({path[0] for path in kept})
-        y, new = model.apply(variables, x, rngs={"params": key}, mutable=mutable, **mode)
+        # Many who write a layer for training alone forget that it is also judged: it then draws by
+        # one and the same key, and what it would keep is dropped.
+        rngs = {"params": jax.random.key(0) if key is None else key}
+        mode = _mode(model, key is not None)
+        y, new = model.apply(variables, x, rngs=rngs, mutable=mutable, **mode)
         values = dict(_named(new))
-        rest = tuple(_like(values[path], old) for path, old in zip(kept, rest, strict=True))
-        return _checked(y, len(x), classes), rest
+        after = tuple(_like(values[path], old) for path, old in zip(kept, rest, strict=True))
+        return _checked(y, len(x), classes), rest if key is None else after
 
     @jax.jit
     def logits(params: Leaves, rest: Leaves, x: Float[Array, "B ..."]) -> Float[Array, "B K"]:
