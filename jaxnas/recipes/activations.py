@@ -50,7 +50,8 @@ class Config:
       train_batch: examples a step.
       learning_rate: of Adam.
       seeds_of_function: runs whose mean is a function's fitness.
-      final_steps: of training in the end, on all training examples.
+      final_steps: of training in the end, on all training examples. What is best after few steps
+        need not be after many, so these are as many as in the search.
       final_seeds: runs of each in the end.
     """
 
@@ -62,11 +63,11 @@ class Config:
     tournament: int = 16
     nodes: int = 12
     widths: tuple[int, ...] = (64, 64)
-    steps: int = 500
+    steps: int = 1000
     train_batch: int = 64
     learning_rate: float = 3e-3
     seeds_of_function: int = 2
-    final_steps: int = 2000
+    final_steps: int = 1000
     final_seeds: int = 10
 
 
