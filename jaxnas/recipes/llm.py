@@ -22,6 +22,7 @@ from jaxnas.llm import (
 )
 from jaxnas.llm.local import load_model, serve
 from jaxnas.recipes.calls import to_ledger, used
+from jaxnas.recipes.settings import renewable
 from jaxnas.runs.store import Run
 
 RECORDING = "replies.jsonl"
@@ -34,6 +35,8 @@ HOW = """No language model is configured. Give one of these:
 @dataclass(frozen=True)
 class ModelConfig:
     """Settings of every recipe that asks a language model.
+
+    Where a limit is reached the search ends early; `jaxnas resume RUN --set requests=N` goes on.
 
     Attributes:
       model: the endpoint's name for the model; `local` for the one in this process, which is also
@@ -56,17 +59,17 @@ class ModelConfig:
     model: str = ""
     gguf: str = ""
     base_url: str = ""
-    key_env: str = ""
+    key_env: str = renewable("")
     replay: str = ""
     record: str = ""
     max_tokens: int = 512
-    concurrency: int = 4
-    timeout: float = 300.0
-    requests: int = 0
-    tokens: int = 0
-    money: float = 0.0
-    price_prompt: float = -1.0
-    price_completion: float = -1.0
+    concurrency: int = renewable(4)
+    timeout: float = renewable(300.0)
+    requests: int = renewable(0)
+    tokens: int = renewable(0)
+    money: float = renewable(0.0)
+    price_prompt: float = renewable(-1.0)
+    price_completion: float = renewable(-1.0)
 
 
 class Line(NamedTuple):
