@@ -37,6 +37,8 @@ class Score(NamedTuple):
     message: str = ""
 
 
+DUPLICATE = Score(np.nan, np.nan, 0, "duplicate")
+Task = tuple[str, int]  # an identity and the steps it is trained for
 Check = Callable[[Sequence[str]], list[Verdict]]
 Train = Callable[[Sequence[Mapping[str, bytes]], int], list[Score]]
 
@@ -44,9 +46,8 @@ Train = Callable[[Sequence[Mapping[str, bytes]], int], list[Score]]
 class Judge:
     """Programs, judged by the accuracy they reach in so many steps of training.
 
-    Nothing depends on the key or on what was measured before: a program is always trained from the
-    same seed. So it is remembered instead of trained again, at the cost it had (`distinct` lets a
-    search pay once).
+    Nothing depends on the key: a program is always trained from the same seed. The judge remembers
+    nothing; what a search has met already is told to it (`distinct`), so that it is not trained again.
 
     Args:
       check: sources to verdicts, such as `Pool.check`.
@@ -62,15 +63,22 @@ class Judge:
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, but got {steps}.")
         self.check, self.train, self.steps, self.seeds = check, train, steps, tuple(seeds)
-        self._known: dict[tuple[str, int], Score] = {}
 
     def sample(self, key: Key[Array, ""], n: int) -> UInt8[np.ndarray, "n L"]:
         """Random edits of the seeds, one to three each."""
         numbers = np.asarray(jax.random.randint(key, (n,), 0, 2**31 - 1)).tolist()
         return pages([edited(self.seeds[i % len(self.seeds)], i, most=3) for i in numbers])
 
-    def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
+    def evaluate(
+        self, key: Key[Array, ""], asked: Asked, met: UInt8[np.ndarray, "M 32"] | None = None
+    ) -> Measured:
         """Checks every source and trains each program once; `cost` is in steps.
+
+        Args:
+          key: of nothing.
+          asked: pages of source.
+          met: what the search has asked for before, as it came in `extra["identity"]`: what is
+            among it, or earlier in the batch, is a duplicate. `None` for a measurement on its own.
 
         Returns:
           Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `valid` (the
@@ -82,23 +90,44 @@ class Judge:
         budget = np.asarray(asked.budget)
         lengths = np.where(budget < 0, self.steps, np.minimum(budget, self.steps)).tolist()
         tasks = [(v.identity, n) if v.ok else None for v, n in zip(verdicts, lengths, strict=True)]
-        new = {
+        again = (
+            [False] * len(tasks) if met is None else _repeated([v.identity for v in verdicts], met)
+        )
+        programs = {
             task: v.programs
-            for task, v in zip(tasks, verdicts, strict=True)
-            if task and task not in self._known
+            for task, v, known in zip(tasks, verdicts, again, strict=True)
+            if task and not known
         }
-        for steps in sorted({steps for _, steps in new}):
-            some = [task for task in new if task[1] == steps]
-            ended = self.train([new[task] for task in some], steps)
-            self._known |= dict(zip(some, ended, strict=True))
-        scores = [self._known[task] if task else None for task in tasks]
+        trained = self._trained(programs)
+        scores = [
+            DUPLICATE if known else trained[task] if task else None
+            for task, known in zip(tasks, again, strict=True)
+        ]
         return _measured(verdicts, scores)
+
+    def _trained(self, programs: Mapping[Task, Mapping[str, bytes]]) -> dict[Task, Score]:
+        """The scores of programs, those of equal length together."""
+        scores: dict[Task, Score] = {}
+        for steps in sorted({steps for _, steps in programs}):
+            some = [task for task in programs if task[1] == steps]
+            ended = self.train([programs[task] for task in some], steps)
+            scores |= dict(zip(some, ended, strict=True))
+        return scores
 
     def _verdicts(self, sources: Sequence[str]) -> list[Verdict]:
         """Of all sources; an empty page is none."""
         told = iter(self.check([source for source in sources if source]))
         empty = Verdict(False, "parse", "The source is empty.")
         return [next(told) if source else empty for source in sources]
+
+
+def _repeated(identities: Sequence[str], met: UInt8[np.ndarray, "M 32"]) -> list[bool]:
+    """Of which programs there was one before; what is no program has no identity."""
+    known, again = {row.tobytes().hex() for row in met}, []
+    for identity in identities:
+        again.append(bool(identity) and identity in known)
+        known.add(identity)
+    return again
 
 
 def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Measured:
