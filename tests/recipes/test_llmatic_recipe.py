@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Bench
 from jaxnas.programs.cell_replies import line, read
 from jaxnas.programs.judge import Score
+from jaxnas.programs.llmatic import LEGACY
 from jaxnas.programs.sandbox.verdict import Verdict
 from jaxnas.recipes import conduct, llm, llmatic, programs
 from jaxnas.recipes.llmatic import PRESETS, Config, build
@@ -259,3 +261,14 @@ def test_presets_have_the_published_numbers():
     legacy = PRESETS["legacy"]
     assert (legacy.evaluations // legacy.batch, legacy.batch) == (200, 40)
     assert (legacy.mutation, legacy.init_prompts, legacy.published) == (0.85, 20, True)
+    assert llmatic._rules(legacy) == LEGACY
+
+
+def test_a_run_that_asks_nobody_refuses_settings_of_a_model():
+    """As far as they were changed: of the tokens of a reply the default is this recipe's own."""
+    nobody = Config(proposer="random")
+    build(nobody)
+    for name, value in {"base_url": "http://h/v1", "max_tokens": 9, "grammar": "yes"}.items():
+        with pytest.raises(ValueError, match=f"`{name}` is a setting of a language model") as error:
+            build(replace(nobody, **{name: value}))
+        assert "set `proposer` to llm" in str(error.value)
