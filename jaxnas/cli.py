@@ -442,7 +442,7 @@ def _sandbox(args: argparse.Namespace) -> None:
     with Pool(task, args.level, workers=1) as pool:
         [verdict] = pool.check([source])
     facts = verdict._replace(seconds=round(verdict.seconds, 3))._asdict()
-    del facts["programs"]
+    del facts["programs"], facts["layout"]
     _facts(facts, as_json=args.json)
     if not verdict.ok:
         raise SystemExit(1)

@@ -49,6 +49,7 @@ from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
 from jaxnas.recipes.programs import judges, trace
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
+from jaxnas.recipes.weights import KeptWeights
 from jaxnas.runs.store import Run
 
 CELL_TOKENS, CODE_TOKENS = cell_replies.MAX_TOKENS, 1024  # of a reply at most
@@ -73,6 +74,8 @@ class Config(ModelConfig):
       init_networks: elites that end the first phase.
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
+      inherit: whether a network of code begins with the trained weights of the one it was made from,
+        layer by layer where type and shape agree; they are kept in the run's folder.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
@@ -101,6 +104,7 @@ class Config(ModelConfig):
     init_networks: int = PAPER.init_networks
     init_prompts: int = PAPER.init_prompts
     published: bool = PAPER.published
+    inherit: bool = False
     rivals: int = 5
     max_tokens: int = 0
     ratio_high: float = 64.0
@@ -147,6 +151,8 @@ def build(config: Config) -> System:
             f"`evaluations` must be a positive multiple of `batch`, but got "
             f"{config.evaluations} with a batch of {config.batch}."
         )
+    if config.problem == "table" and config.inherit:
+        raise ValueError("`inherit` needs `problem` code: cells of the table are not trained here.")
     if config.problem == "table":
         return _on_table(config)
     if config.problem == "code":
@@ -205,6 +211,7 @@ def _of_code(config: Config) -> System:
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
+    weights = KeptWeights() if config.inherit else None
     judge, final = judges(
         dataset,
         _training(config),
@@ -213,6 +220,7 @@ def _of_code(config: Config) -> System:
         seeds=[text(candidates.seed)],
         level=config.level,
         workers=config.workers,
+        memory=weights,
     )
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
@@ -235,8 +243,18 @@ def _of_code(config: Config) -> System:
         },
         failures=REASONS,
         trace=partial(trace, config.steps),
-        attach=attach,
+        attach=_each(attach, None if weights is None else weights.attach),
     )
+
+
+def _each(*told: Callable[[Run], None] | None) -> Callable[[Run], None]:
+    """Tells all of them of a run."""
+
+    def attach(run: Run) -> None:
+        for one in filter(None, told):
+            one(run)
+
+    return attach
 
 
 def _training(config: Config) -> Training:
