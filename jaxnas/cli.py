@@ -99,6 +99,8 @@ def _add_running(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     sub = command("resume", _resume, "continue a run, bit for bit")
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    what = "a setting that may change, such as the most requests of a model"
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
     _add_json(sub)
 
     sub = command("export", _export, "write a trained network, a found optimizer or program")
@@ -237,10 +239,11 @@ def _resume(args: argparse.Namespace) -> None:
     from jaxnas.recipes import conduct, training, training_run
     from jaxnas.runs.store import open_run
 
+    settings = dict(_setting(text) for text in args.set)
     _cache_compilation()
     trained = open_run(args.run).config.get("recipe") == training.NAME
     resume = training_run.resume if trained else conduct.resume
-    _show(resume(args.run, progress=_progress), as_json=args.json)
+    _show(resume(args.run, settings, progress=_progress), as_json=args.json)
 
 
 def _progress(steps: int, label: str) -> Any:
@@ -255,23 +258,23 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     from jaxnas.runs.rows import to_json
 
     page = report([outcome.run.folder], outcome.run.folder / "report.html")
-    config, best = outcome.run.config, outcome.best
-    warnings = [*_collapse(outcome), *_dead(outcome)]
+    config, best = outcome.run.config, outcome.best if outcome.found else None
+    warnings = [*_early(outcome), *_barren(outcome), *_collapse(outcome), *_dead(outcome)]
     for warning in warnings:
         print(f"jaxnas: warning: {warning}", file=sys.stderr)
     facts = {
         "recipe": config["recipe"],
         "preset": config["preset"],
         "seeds": config["seeds"],
-        "best": best.genotype,
-        "fitness": best.metrics["fitness"],
+        "best": best and best.genotype,
+        "fitness": best and best.metrics["fitness"],
         "fitness_label": outcome.run.meta()["fitness_label"],
-        "metrics": best.metrics,
+        "metrics": best and best.metrics,
         "evaluations": outcome.evaluations,
         "seconds": round(outcome.seconds, 3),
         "run": str(outcome.run.folder),
         "report": str(page),
-        "found": [{"genotype": r.genotype, **r.metrics} for r in outcome.found],
+        "found": [{"seed": r.seed, "genotype": r.genotype, **r.metrics} for r in outcome.found],
         "random": [{"genotype": r.genotype, **r.metrics} for r in outcome.random],
         "warnings": warnings,
     }
@@ -279,16 +282,40 @@ def _show(outcome: Any, *, as_json: bool) -> None:
         print(to_json(facts))
         return
     others = [r for r in outcome.run.results() if r.kind not in ("found", "random")]
-    names = list(best.metrics)[:2]  # the fitness, and what is reported of the cell
+    judged = [*outcome.found, *outcome.random, *others]
+    names = list(judged[0].metrics)[:2] if judged else []  # fitness, and what is reported
     rows = [
         (str(r.kind), short(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
-        for r in [*outcome.found, *outcome.random, *others]
+        for r in judged
     ]
     _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
     print(f"fitness: {facts['fitness_label']}")
-    if is_source(best.genotype):
+    if best and is_source(best.genotype):
         print(f"source of the best: jaxnas export {outcome.run.folder} --out best.py")
     print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
+
+
+def _early(outcome: Any) -> list[str]:
+    if not outcome.early:
+        return []
+    run = outcome.run
+    return [
+        f"the search ended early, after {run.last()} of {run.meta()['steps']} steps: {outcome.early} "
+        f"What it had found by then is judged. With more to spend it goes on: jaxnas resume "
+        f"{run.folder} --set NAME=VALUE"
+    ]
+
+
+def _barren(outcome: Any) -> list[str]:
+    found = {row.seed for row in outcome.found}
+    seeds = [str(seed) for seed in range(outcome.run.config["seeds"]) if seed not in found]
+    if not seeds:
+        return []
+    why = ", ".join(f"{count} {reason}" for reason, count in outcome.run.failures().items())
+    return [
+        f"nothing was found by seed {', '.join(seeds)}: none of its candidates could be measured"
+        f"{f' (failures of all seeds: {why})' if why else ''}"
+    ]
 
 
 def _collapse(outcome: Any) -> list[str]:
@@ -415,7 +442,7 @@ def _sandbox(args: argparse.Namespace) -> None:
     with Pool(task, args.level, workers=1) as pool:
         [verdict] = pool.check([source])
     facts = verdict._replace(seconds=round(verdict.seconds, 3))._asdict()
-    del facts["programs"]
+    del facts["programs"], facts["layout"]
     _facts(facts, as_json=args.json)
     if not verdict.ok:
         raise SystemExit(1)

@@ -9,9 +9,11 @@ from jaxnas.core.loop import (
     run_chunks as run_chunks,
     run_host as run_host,
     run_scan as run_scan,
+    step_key as step_key,
 )
 from jaxnas.core.types import (
     Asked as Asked,
+    Exhausted as Exhausted,
     Incumbent as Incumbent,
     Measured as Measured,
     Problem as Problem,

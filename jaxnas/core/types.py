@@ -44,6 +44,14 @@ class Measured(NamedTuple):
     failure: Int[Array, " N"] | None = None
 
 
+class Exhausted(ValueError):  # noqa: N818 - it is an end, not an error
+    """What a search spends is used up: it ends early, and what it has found by then counts.
+
+    A searcher or a problem raises it in the midst of a step, which is lost. The message names what
+    would let the search go on.
+    """
+
+
 @runtime_checkable
 class Problem(Protocol):
     """A space of candidates with a way to measure a batch of them."""

@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxnas.core import Exhausted
 from jaxnas.llm.client import Client, Completion, ModelError, Request, Usage
 
 
@@ -58,7 +59,7 @@ class Prices(NamedTuple):
     completion: float = math.nan
 
 
-class BudgetError(ValueError):
+class BudgetError(Exhausted):
     """The next call does not fit what is left.
 
     Attributes:

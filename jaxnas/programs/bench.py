@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnas.data.dataset import Dataset
-from jaxnas.programs.judge import Check, Score, Train
+from jaxnas.programs.judge import Check, Score, Starts, Train
 from jaxnas.programs.sandbox import Limits, Pool, isolation
 from jaxnas.programs.sandbox.program import Task
 from jaxnas.programs.sandbox.trainer import Job
@@ -93,9 +93,14 @@ def bench(
     seeds = range(training.seed, training.seed + training.runs)
     rates = [training.learning_rate] * training.runs
 
-    def train(programs: Sequence[Mapping[str, bytes]], steps: int) -> list[Score]:
-        every = training.evaluate_every
-        jobs = [Job(one, KEY, list(seeds), rates, steps, every) for one in programs]
+    def train(
+        programs: Sequence[Mapping[str, bytes]], steps: int, starts: Starts | None = None
+    ) -> list[Score]:
+        every, starts = training.evaluate_every, starts or [None] * len(programs)
+        jobs = [
+            Job(one, KEY, list(seeds), rates, steps, every, start)
+            for one, start in zip(programs, starts, strict=True)
+        ]
         outcomes = _worker(dataset, training.together).train(jobs, training.deadline)
         return [_score(outcome, steps) for outcome in outcomes]
 
@@ -126,4 +131,6 @@ def _score(outcome: Outcome, steps: int) -> Score:
     if (trained.diverged >= 0).any():
         message = f"The loss is not finite at step {trained.diverged.max()}."
         return Score(np.nan, np.nan, int(trained.diverged.max()), "non-finite", curve, message)
-    return Score(float(trained.valid.mean()), float(trained.test.mean()), steps, None, curve)
+    valid, test = float(trained.valid.mean()), float(trained.test.mean())
+    weights = trained.weights[0] if trained.weights.size else None
+    return Score(valid, test, steps, None, curve, weights=weights)

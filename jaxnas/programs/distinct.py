@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, PyTree, UInt8
 
-from jaxnas.core import Asked, Incumbent, Measured, Problem, Search, Searcher, close
-from jaxnas.programs.sandbox.verdict import FAILURES
+from jaxnas.core import Asked, Incumbent, Measured, Search, Searcher, close
+from jaxnas.programs.judge import Judge
 
 
 class Distinct(NamedTuple):
-    """A closed search and the programs it has met.
+    """A closed search and the programs it has asked for.
 
     Attributes:
       closed: the search.
-      met: `[A, 32]` SHA-256 of each, in order.
+      met: `[A, 32]` SHA-256 of each by serial number, from 1; zeros for what is no program.
       count: how many there are.
     """
 
@@ -24,29 +24,28 @@ class Distinct(NamedTuple):
     count: Int[Array, ""]
 
 
-def distinct(searcher: Searcher, problem: Problem, most: int) -> Search:
-    """Closes a searcher over a problem, giving no fitness to duplicates.
+def distinct(searcher: Searcher, judge: Judge, most: int) -> Search:
+    """Closes a searcher over a judge that measures no program twice.
 
     What a search has met is in its state, so that seeds do not know of each other and a run that
-    goes on knows what it knew. A problem that remembers what it measured need not measure again.
+    goes on trains what it would have trained, no more.
 
     Args:
       searcher: who proposes.
-      problem: gives `extra["identity"]` `[N, 32]`, zeros for what has none.
-      most: programs that can be met, `A`.
+      judge: told what has been met.
+      most: programs that can be asked for, `A`; empty pages are none.
 
     Returns:
-      The search. A duplicate has the fitness `-inf`, the failure `duplicate`, no cost, and what it
-      would have had in `extra["known"]`.
+      The search. A duplicate has the fitness `-inf`, the failure `duplicate` and no cost.
     """
 
     def init(key: Key[Array, ""]) -> Distinct:
         met = jnp.zeros((most, 32), jnp.uint8)
-        return Distinct(close(searcher, problem).init(key), met, jnp.int32(0))
+        return Distinct(close(searcher, judge).init(key), met, jnp.int32(0))
 
     def step(key: Key[Array, ""], state: Distinct) -> tuple[Distinct, dict[str, Any]]:
         met = np.array(state.met)
-        once = _Once(problem, met[: int(state.count)])
+        once = _Once(judge, met[: int(state.count)])
         closed, info = close(searcher, once).step(key, state.closed)
         met[: len(once.met)] = once.met
         return Distinct(closed, jnp.asarray(met), jnp.int32(len(once.met))), info
@@ -58,33 +57,17 @@ class _Once:
     """The problem of one step.
 
     Attributes:
-      met: what has been met, `[count, 32]`.
+      met: what has been asked for, `[count, 32]`.
     """
 
-    def __init__(self, problem: Problem, met: np.ndarray) -> None:
-        self.problem, self.met = problem, met
+    def __init__(self, judge: Judge, met: np.ndarray) -> None:
+        self.judge, self.met = judge, met
 
     def sample(self, key: Key[Array, ""], n: int) -> PyTree:
-        return self.problem.sample(key, n)
+        return self.judge.sample(key, n)
 
     def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
-        measured = self.problem.evaluate(key, asked)
-        known = {row.tobytes() for row in self.met}
-        again, new = [], []
-        for row in np.asarray(measured.extra["identity"]):
-            again.append(row.any() and row.tobytes() in known)
-            if row.any() and not again[-1]:
-                known.add(row.tobytes())
-                new.append(row)
-        self.met = np.concatenate([self.met, np.array(new, np.uint8).reshape(-1, 32)])
-        return _marked(measured, np.array(again))
-
-
-def _marked(measured: Measured, again: np.ndarray) -> Measured:
-    failure = jnp.zeros(len(again), jnp.int32) if measured.failure is None else measured.failure
-    return Measured(
-        fitness=jnp.where(again, -jnp.inf, measured.fitness),
-        cost=jnp.where(again, 0.0, measured.cost),
-        extra=measured.extra | {"known": measured.fitness},
-        failure=jnp.where(again, 1 + FAILURES.index("duplicate"), failure),
-    )
+        measured = self.judge.evaluate(key, asked, self.met)
+        there = np.asarray(asked.genotypes).any(1)
+        self.met = np.concatenate([self.met, np.asarray(measured.extra["identity"])[there]])
+        return measured

@@ -1,15 +1,17 @@
 """Sources as a `Problem`: checked in a sandbox, trained where no source is ever run."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Float32, Key, UInt8
 
 from jaxnas.core import Asked, Measured
 from jaxnas.programs.edits import edited
+from jaxnas.programs.inheritance import Memory, Weights, inherited
 from jaxnas.programs.page import pages, texts
 from jaxnas.programs.sandbox.verdict import FAILURES, Verdict
 
@@ -27,6 +29,7 @@ class Score(NamedTuple):
       failure: one of `FAILURES` where there is no accuracy, else None.
       curve: loss of training along the way; empty where the training did not end.
       message: about the failure.
+      weights: `[W]` after training, where those it began with were given.
     """
 
     valid: float
@@ -35,42 +38,78 @@ class Score(NamedTuple):
     failure: str | None = None
     curve: tuple[float, ...] = ()
     message: str = ""
+    weights: Float32[np.ndarray, " W"] | None = None
 
 
+class Trainee(NamedTuple):
+    """A program to be trained.
+
+    Attributes:
+      verdict: on its source; its identity is that of program and start.
+      start: `[W]` weights it begins with, see `inheritance.inherited`; `None` for its own.
+      steps: of training.
+    """
+
+    verdict: Verdict
+    start: Float32[np.ndarray, " W"] | None
+    steps: int
+
+
+DUPLICATE = Score(np.nan, np.nan, 0, "duplicate")
+Start = Float32[np.ndarray, " W"] | None
+Starts = Sequence[Start]
 Check = Callable[[Sequence[str]], list[Verdict]]
-Train = Callable[[Sequence[Mapping[str, bytes]], int], list[Score]]
+Train = Callable[..., list[Score]]
 
 
 class Judge:
     """Programs, judged by the accuracy they reach in so many steps of training.
 
-    Nothing depends on the key or on what was measured before: a program is always trained from the
-    same seed. So it is remembered instead of trained again, at the cost it had (`distinct` lets a
-    search pay once).
+    Nothing depends on the key: a program is always trained from the same seed. The judge remembers
+    nothing; what a search has met already is told to it (`distinct`), so that it is not trained again.
 
     Args:
       check: sources to verdicts, such as `Pool.check`.
-      train: `(programs, steps) -> scores` in order.
+      train: `(programs, steps) -> scores` in order; with a memory `(programs, steps, starts)`.
       steps: of training, where a candidate's budget is -1; also the most.
       seeds: sources whose random edits are samples.
+      memory: of trained weights, with which the children of a program begin; `None` where all begin
+        with their own. A program that begins otherwise is another one.
 
     Raises:
       ValueError: if there is no step to train.
     """
 
-    def __init__(self, check: Check, train: Train, *, steps: int, seeds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        check: Check,
+        train: Train,
+        *,
+        steps: int,
+        seeds: Sequence[str],
+        memory: Memory | None = None,
+    ) -> None:
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, but got {steps}.")
-        self.check, self.train, self.steps, self.seeds = check, train, steps, tuple(seeds)
-        self._known: dict[tuple[str, int], Score] = {}
+        self.check, self.train, self.memory = check, train, memory
+        self.steps, self.seeds = steps, tuple(seeds)
 
     def sample(self, key: Key[Array, ""], n: int) -> UInt8[np.ndarray, "n L"]:
         """Random edits of the seeds, one to three each."""
         numbers = np.asarray(jax.random.randint(key, (n,), 0, 2**31 - 1)).tolist()
         return pages([edited(self.seeds[i % len(self.seeds)], i, most=3) for i in numbers])
 
-    def evaluate(self, key: Key[Array, ""], asked: Asked) -> Measured:
+    def evaluate(
+        self, key: Key[Array, ""], asked: Asked, met: UInt8[np.ndarray, "M 32"] | None = None
+    ) -> Measured:
         """Checks every source and trains each program once; `cost` is in steps.
+
+        Args:
+          key: of nothing.
+          asked: pages of source.
+          met: what the search has asked for before by serial number, as it came in
+            `extra["identity"]`: what is among it, or earlier in the batch, is a duplicate. `None`
+            for a measurement on its own.
 
         Returns:
           Fitness in %, and by name in `extra`: `params`, `flops`, `depth`, `width`, `valid` (the
@@ -78,27 +117,79 @@ class Judge:
           sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for whoever is to mend it.
         """
         del key
-        verdicts = self._verdicts(texts(asked.genotypes))
+        checked = self._verdicts(texts(asked.genotypes))
+        starts = self._starts(checked, asked, met)
+        verdicts = [_begun(v, start) for v, start in zip(checked, starts, strict=True)]
         budget = np.asarray(asked.budget)
         lengths = np.where(budget < 0, self.steps, np.minimum(budget, self.steps)).tolist()
         tasks = [(v.identity, n) if v.ok else None for v, n in zip(verdicts, lengths, strict=True)]
-        new = {
-            task: v.programs
-            for task, v in zip(tasks, verdicts, strict=True)
-            if task and task not in self._known
-        }
-        for steps in sorted({steps for _, steps in new}):
-            some = [task for task in new if task[1] == steps]
-            ended = self.train([new[task] for task in some], steps)
-            self._known |= dict(zip(some, ended, strict=True))
-        scores = [self._known[task] if task else None for task in tasks]
+        again = _repeated(verdicts, met)
+        trainees = [Trainee(*each) for each in zip(verdicts, starts, lengths, strict=True)]
+        trained = self._trained(
+            {
+                task: trainee
+                for task, trainee, known in zip(tasks, trainees, again, strict=True)
+                if task and not known
+            }
+        )
+        scores = [
+            DUPLICATE if known else trained[task] if task else None
+            for task, known in zip(tasks, again, strict=True)
+        ]
         return _measured(verdicts, scores)
+
+    def _starts(
+        self, verdicts: Sequence[Verdict], asked: Asked, met: UInt8[np.ndarray, "M 32"] | None
+    ) -> list[Start]:
+        """The weights each program begins with, those of its first parent where it has any."""
+        memory = self.memory
+        if memory is None:
+            return [None] * len(verdicts)
+        serials = np.zeros(len(verdicts), int)
+        if met is not None and asked.parents is not None:
+            serials = np.asarray(asked.parents)[:, 0]
+        parents = [met[n - 1].tobytes().hex() if met is not None and n else "" for n in serials]
+        known = [memory.get(parent) if parent else None for parent in parents]
+        return [inherited(v.layout, parent) for v, parent in zip(verdicts, known, strict=True)]
+
+    def _trained(self, trainees: Mapping[tuple[str, int], Trainee]) -> dict[Any, Score]:
+        """The scores of programs, those of equal length together."""
+        scores: dict[Any, Score] = {}
+        for steps in sorted({trainee.steps for trainee in trainees.values()}):
+            some = {task: one for task, one in trainees.items() if one.steps == steps}
+            programs = [one.verdict.programs for one in some.values()]
+            starts = () if self.memory is None else ([one.start for one in some.values()],)
+            scores |= dict(zip(some, self.train(programs, steps, *starts), strict=True))
+        for task, score in scores.items():
+            if self.memory is not None and score.failure is None and score.weights is not None:
+                verdict = trainees[task].verdict
+                self.memory[verdict.identity] = Weights(verdict.layout, score.weights)
+        return scores
 
     def _verdicts(self, sources: Sequence[str]) -> list[Verdict]:
         """Of all sources; an empty page is none."""
         told = iter(self.check([source for source in sources if source]))
         empty = Verdict(False, "parse", "The source is empty.")
         return [next(told) if source else empty for source in sources]
+
+
+def _begun(verdict: Verdict, start: Start) -> Verdict:
+    """A program that begins with weights of another is not the one that begins with its own."""
+    if start is None or np.isnan(start).all():
+        return verdict
+    both = bytes.fromhex(verdict.identity) + start.tobytes()
+    return verdict._replace(identity=hashlib.sha256(both).hexdigest())
+
+
+def _repeated(verdicts: Sequence[Verdict], met: UInt8[np.ndarray, "M 32"] | None) -> list[bool]:
+    """Of which programs there was one before; what is no program has no identity."""
+    if met is None:
+        return [False] * len(verdicts)
+    known, again = {row.tobytes().hex() for row in met}, []
+    for verdict in verdicts:
+        again.append(bool(verdict.identity) and verdict.identity in known)
+        known.add(verdict.identity)
+    return again
 
 
 def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Measured:

@@ -15,8 +15,8 @@ others do: the paper judges it untrained, but here the same programs, once judge
 temperature that walks from sample to sample, success against the best so far, instructions worth 1
 if they made an elite. What is a defect there is not repeated: descriptors not normalised, failures
 replaced by their parent and credited to the instruction, one temperature left over for all,
-curiosity lost with whatever is not archived, a second parent out of range. Weights are not
-inherited: a program that was traced has no layers by which they could be matched.
+curiosity lost with whatever is not archived, a second parent out of range. Inheritance of
+weights is the judge's (`inheritance`), which is told the parents of every candidate; off by default.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import load
-from jaxnas.recipes.settings import changed
+from jaxnas.recipes.settings import changed, renewed
 from jaxnas.recipes.system import System, judged
-from jaxnas.runs.drive import Display, drive
+from jaxnas.runs.drive import Display, Driven, drive
 from jaxnas.runs.environment import environment
 from jaxnas.runs.rows import Result
 from jaxnas.runs.store import Run, create, open_run
@@ -23,11 +23,12 @@ class Outcome(NamedTuple):
 
     Attributes:
       run: its folder and ledger.
-      found: what each seed found, judged.
+      found: what each seed found, judged; none of a seed of which no candidate could be measured.
       random: random cells judged alike.
       state: the last state, leaves `[S, ...]`.
       evaluations: candidates measured in all.
       seconds: time spent on the search.
+      early: why the search ended before its last step; empty if it did not.
     """
 
     run: Run
@@ -36,10 +37,17 @@ class Outcome(NamedTuple):
     state: PyTree
     evaluations: int
     seconds: float
+    early: str = ""
 
     @property
     def best(self) -> Result:
-        """The found cell of highest fitness."""
+        """The found cell of highest fitness.
+
+        Raises:
+          ValueError: if nothing was found.
+        """
+        if not self.found:
+            raise ValueError(f"{self.run.folder} found nothing: no candidate could be measured.")
         return max(self.found, key=lambda result: result.metrics["fitness"])
 
 
@@ -93,11 +101,20 @@ def start(
     return _conduct(run, system, progress)
 
 
-def resume(folder: Path | str, *, progress: Any = None) -> Outcome:
+def resume(
+    folder: Path | str, settings: Mapping[str, str] | None = None, *, progress: Any = None
+) -> Outcome:
     """Continues a run from its last checkpoint, bit for bit as if it had never stopped.
 
+    Args:
+      folder: of the run.
+      settings: new values by name, as text, of those that may change (`settings.renewable`), such
+        as the limits of what a language model may cost; they are kept in `config.json`.
+      progress: see `start`.
+
     Raises:
-      ValueError: if the folder is no run, or was made by settings this version does not know.
+      ValueError: if the folder is no run, or was made by settings this version does not know, or
+        a setting cannot change.
     """
     run = open_run(folder)
     module = load(run.config["recipe"])
@@ -109,7 +126,12 @@ def resume(folder: Path | str, *, progress: Any = None) -> Outcome:
             f"{run.folder} was made by other settings than this version has ({error}); resume it "
             f"with jaxnas {run.config.get('jaxnas')}."
         ) from None
-    return _conduct(run, module.build(config), progress)
+    config = renewed(config, settings or {}, run.config["recipe"])
+    system = module.build(config)
+    if settings:
+        with run:
+            run.reconfigure(run.config | {"config": dataclasses.asdict(config)})
+    return _conduct(run, system, progress)
 
 
 def _conduct(run: Run, system: System, progress: Any) -> Outcome:
@@ -133,7 +155,9 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
             failures=system.failures,
             progress=shown,
         )
-        told = {"found": judged(system, key_judge, "found", legs[-1].search.best(driven.state))}
+        found_by = _fruitful(run, driven, seeds)
+        best = driven.search.best(driven.state)
+        told = {"found": judged(system, key_judge, "found", best, found_by)}
         for kind, genotypes in (system.baseline or _nothing)(key_random, seeds).items():
             told[kind] = judged(system, key_judge, kind, genotypes)
         run.put_results([row for one in told.values() for row in one.rows])
@@ -144,7 +168,13 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
         run.put_meta(**(system.notes(driven.state) if system.notes else {}))
     # What a searcher asked for is in the ledger; a gradient search measures only its answers.
     evaluations = run.totals()[0] or len(found) + len(random)
-    return Outcome(run, found, random, driven.state, evaluations, driven.seconds)
+    return Outcome(run, found, random, driven.state, evaluations, driven.seconds, driven.early)
+
+
+def _fruitful(run: Run, driven: Driven, seeds: int) -> list[int]:
+    """The seeds that found anything; what the others answer is what they began with."""
+    barren = run.barren() if driven.step else range(seeds)
+    return [seed for seed in range(seeds) if seed not in barren]
 
 
 def _nothing(key: Key[Array, ""], seeds: int) -> dict[str, PyTree]:

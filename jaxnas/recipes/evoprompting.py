@@ -41,7 +41,7 @@ from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
+from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
 from jaxnas.recipes.programs import judges, trace
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
@@ -63,12 +63,9 @@ class Config(ModelConfig):
       survivors: that become parents.
       threshold: error of validation, 0 to 1, from which on a program does not survive.
       temperatures: of which each prompt draws one.
-      proposer: who writes: `llm`, or `random` edits of the first parent.
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
       tune: `none`, or `soft_prompt` of the local model between rounds.
-      grammar: whether replies are held to a grammar of Flax classes: `yes`, `no`, or `auto` for the
-        local model alone.
       style: `chat` (an instruction before the examples) or `completion` (the examples alone).
       steps: of training.
       train_batch: examples of a step.
@@ -88,10 +85,8 @@ class Config(ModelConfig):
     survivors: int = 5
     threshold: float = 0.5
     temperatures: tuple[float, ...] = (0.2, 0.6, 0.8, 1.0)
-    proposer: str = "llm"
     baseline: str = "none"
     tune: str = "none"
-    grammar: str = "auto"
     style: str = "chat"
     steps: int = 1000
     train_batch: int = 128
@@ -186,17 +181,15 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
         raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
     if config.proposer == "random" and config.tune != "none":
         raise ValueError(f"`tune` {config.tune} needs `proposer` llm; random edits learn nothing.")
-    if config.proposer == "random":
+    if asks_nobody(config):
         return untuned(random_edits()), None
-    if config.proposer != "llm":
-        raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     write = partial(
         from_client,
         wanted="Model",
         max_tokens=config.max_tokens,
         begun=STUB,
-        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
+        grammar=flax_class(shape, classes) if is_constrained(config) else None,
     )
     if config.tune == "soft_prompt":
         return _soft(config, write)

@@ -28,8 +28,10 @@ def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
       ValueError: if the run is not finished or found no program, or `seed` is none of its seeds.
     """
     found = [row for row in run.results() if row.kind == "found"]
-    if run.meta().get("status") != "finished" or not found:
+    if not run.ended():
         raise ValueError(f"{run.folder} is not finished; continue it first: jaxnas resume.")
+    if not found:
+        raise ValueError(f"{run.folder} found nothing: no program of it could be measured.")
     chosen = [row for row in found if seed is None or row.seed == seed]
     if not chosen:
         raise ValueError(f"`seed` must be in 0 ... {len(found) - 1}, but got {seed}.")

@@ -6,7 +6,7 @@ killed asks nothing twice, and any run can be repeated by `replay` with neither 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from jaxnas.llm import (
@@ -22,6 +22,7 @@ from jaxnas.llm import (
 )
 from jaxnas.llm.local import load_model, serve
 from jaxnas.recipes.calls import to_ledger, used
+from jaxnas.recipes.settings import renewable
 from jaxnas.runs.store import Run
 
 RECORDING = "replies.jsonl"
@@ -35,12 +36,17 @@ HOW = """No language model is configured. Give one of these:
 class ModelConfig:
     """Settings of every recipe that asks a language model.
 
+    Where a limit is reached the search ends early; `jaxnas resume RUN --set requests=N` goes on.
+
     Attributes:
+      proposer: who writes: `llm`, or `random` edits in its place.
       model: the endpoint's name for the model; `local` for the one in this process, which is also
         taken where neither an endpoint nor a recording is named.
       gguf: file of the local model; empty for SmolLM2, from the extra `local`.
       base_url: of an OpenAI-compatible endpoint, up to and without `/chat/completions`.
       key_env: name of the environment variable that holds the endpoint's key; empty for none.
+      grammar: whether replies are held to a grammar of what is wanted: `yes`, `no`, or `auto` for the
+        local model alone; of a recording, as it was.
       replay: a recording that answers in the place of a model.
       record: where replies are kept; empty for `replies.jsonl` in the run's folder.
       max_tokens: the most tokens of a reply.
@@ -53,20 +59,22 @@ class ModelConfig:
       price_completion: of a million tokens written; negative if unknown.
     """
 
+    proposer: str = "llm"
     model: str = ""
     gguf: str = ""
     base_url: str = ""
-    key_env: str = ""
+    key_env: str = renewable("")
+    grammar: str = "auto"
     replay: str = ""
     record: str = ""
     max_tokens: int = 512
-    concurrency: int = 4
-    timeout: float = 300.0
-    requests: int = 0
-    tokens: int = 0
-    money: float = 0.0
-    price_prompt: float = -1.0
-    price_completion: float = -1.0
+    concurrency: int = renewable(4)
+    timeout: float = renewable(300.0)
+    requests: int = renewable(0)
+    tokens: int = renewable(0)
+    money: float = renewable(0.0)
+    price_prompt: float = renewable(-1.0)
+    price_completion: float = renewable(-1.0)
 
 
 class Line(NamedTuple):
@@ -121,20 +129,36 @@ def is_local(config: ModelConfig) -> bool:
     return not config.base_url and not config.replay and config.model in ("", "local")
 
 
-def is_constrained(config: ModelConfig, grammar: str) -> bool:
-    """Whether replies are held to a grammar.
-
-    Args:
-      config: the settings.
-      grammar: `yes`, `no`, or `auto` for the local model alone; of a recording, as it was.
+def asks_nobody(config: ModelConfig) -> bool:
+    """Whether random edits take the place of a model.
 
     Raises:
-      ValueError: for another word.
+      ValueError: for an unknown `proposer`, or where settings of a model would do nothing.
     """
-    if grammar not in ("auto", "yes", "no"):
-        raise ValueError(f"`grammar` must be auto, yes or no, but got {grammar!r}.")
-    if grammar != "auto":
-        return grammar == "yes"
+    if config.proposer not in ("llm", "random"):
+        raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
+    if config.proposer == "llm":
+        return False
+    defaults = {field.name: field.default for field in fields(config)}
+    names = [field.name for field in fields(ModelConfig) if field.name != "proposer"]
+    if idle := [name for name in names if getattr(config, name) != defaults[name]]:
+        raise ValueError(
+            f"`{idle[0]}` is a setting of a language model, but with `proposer` random none is asked; "
+            f"leave out {', '.join(f'`{name}`' for name in idle)}, or set `proposer` to llm."
+        )
+    return True
+
+
+def is_constrained(config: ModelConfig) -> bool:
+    """Whether replies are held to a grammar.
+
+    Raises:
+      ValueError: for an unknown word in `grammar`.
+    """
+    if config.grammar not in ("auto", "yes", "no"):
+        raise ValueError(f"`grammar` must be auto, yes or no, but got {config.grammar!r}.")
+    if config.grammar != "auto":
+        return config.grammar == "yes"
     if not config.replay:
         return is_local(config)
     with open(config.replay, encoding="utf-8") as file:

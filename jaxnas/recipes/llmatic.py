@@ -29,17 +29,27 @@ from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
-from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
+from jaxnas.programs.llmatic import (
+    LEGACY,
+    PAPER,
+    Candidates,
+    Rules,
+    State,
+    llmatic,
+    maps,
+    prompt_axes,
+)
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
 from jaxnas.programs.page import text
 from jaxnas.programs.proposer import Proposer, from_client, random_edits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
-from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
+from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
 from jaxnas.recipes.programs import judges, trace
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
+from jaxnas.recipes.weights import KeptWeights
 from jaxnas.runs.store import Run
 
 CELL_TOKENS, CODE_TOKENS = cell_replies.MAX_TOKENS, 1024  # of a reply at most
@@ -57,7 +67,6 @@ class Config(ModelConfig):
       report: split whose accuracy is reported.
       evaluations: candidates asked for, per seed; repetitions and what cannot be read among them.
       batch: candidates of a generation.
-      proposer: who writes: `llm`, or `random` edits in its place.
       ablation: `none`, or what is left: `networks` or `prompts` (the one archive), `mutation`,
         `crossover`, `random` (new candidates from the seed).
       cells: of each archive.
@@ -65,9 +74,9 @@ class Config(ModelConfig):
       init_networks: elites that end the first phase.
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
+      inherit: whether a network of code begins with the trained weights of the one it was made from,
+        layer by layer where type and shape agree; they are kept in the run's folder.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
-      grammar: whether replies are held to a grammar of cells or classes: `yes`, `no`, or `auto` for
-        the local model alone.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
       flops_low: lower end of the axis of FLOPs of one example, of code.
@@ -89,15 +98,14 @@ class Config(ModelConfig):
     report: str = "test"
     evaluations: int = 500
     batch: int = 20
-    proposer: str = "llm"
-    ablation: str = "none"
+    ablation: str = PAPER.ablation
     cells: int = 100
-    mutation: float = 0.7
-    init_networks: int = 10
-    init_prompts: int = 10
-    published: bool = False
+    mutation: float = PAPER.mutation
+    init_networks: int = PAPER.init_networks
+    init_prompts: int = PAPER.init_prompts
+    published: bool = PAPER.published
+    inherit: bool = False
     rivals: int = 5
-    grammar: str = "auto"
     max_tokens: int = 0
     ratio_high: float = 64.0
     flops_low: float = 0.0
@@ -113,6 +121,8 @@ class Config(ModelConfig):
     deadline: float = 600.0
 
 
+RULES = sorted(set(Rules._fields) & set(Config.__dataclass_fields__))  # that are settings
+
 PRESETS = {
     "tiny": Config(evaluations=12, batch=4, cells=9, init_networks=3, init_prompts=3, rivals=2),
     "default": Config(),
@@ -123,9 +133,9 @@ PRESETS = {
         train_batch=32, optimizer="sgd", learning_rate=0.001, runs=1,
     ),
     "legacy": Config(
-        evaluations=8000, batch=40, mutation=0.85, init_prompts=20, published=True,
-        ratio_high=200.0, flops_low=2e8, flops_high=5e9, steps=70_300, train_batch=32,
-        optimizer="sgd", learning_rate=0.001, runs=1,
+        evaluations=8000, batch=40, ratio_high=200.0, flops_low=2e8, flops_high=5e9, steps=70_300,
+        train_batch=32, optimizer="sgd", learning_rate=0.001, runs=1,
+        **{name: getattr(LEGACY, name) for name in RULES},
     ),
 }  # fmt: skip
 
@@ -141,6 +151,8 @@ def build(config: Config) -> System:
             f"`evaluations` must be a positive multiple of `batch`, but got "
             f"{config.evaluations} with a batch of {config.batch}."
         )
+    if config.problem == "table" and config.inherit:
+        raise ValueError("`inherit` needs `problem` code: cells of the table are not trained here.")
     if config.problem == "table":
         return _on_table(config)
     if config.problem == "code":
@@ -154,7 +166,7 @@ def _on_table(config: Config) -> System:
     by_model = partial(
         cell_replies.from_client,
         max_tokens=config.max_tokens or CELL_TOKENS,
-        grammar=cell_replies.grammar() if is_constrained(config, config.grammar) else None,
+        grammar=cell_replies.grammar() if is_constrained(config) else None,
     )
     propose, attach = _proposer(config, by_model, cell_replies.random_edits)
     candidates, judge = cells(table, config.data), CellJudge(problem)
@@ -192,13 +204,14 @@ def _of_code(config: Config) -> System:
         from_client,
         wanted="Model",
         max_tokens=config.max_tokens or CODE_TOKENS,
-        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
+        grammar=flax_class(shape, classes) if is_constrained(config) else None,
     )
     propose, attach = _proposer(config, by_model, random_edits)
     centroids = cvt(jax.random.key(0), cells=config.cells)
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
+    weights = KeptWeights() if config.inherit else None
     judge, final = judges(
         dataset,
         _training(config),
@@ -207,6 +220,7 @@ def _of_code(config: Config) -> System:
         seeds=[text(candidates.seed)],
         level=config.level,
         workers=config.workers,
+        memory=weights,
     )
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
@@ -229,8 +243,18 @@ def _of_code(config: Config) -> System:
         },
         failures=REASONS,
         trace=partial(trace, config.steps),
-        attach=attach,
+        attach=_each(attach, None if weights is None else weights.attach),
     )
+
+
+def _each(*told: Callable[[Run], None] | None) -> Callable[[Run], None]:
+    """Tells all of them of a run."""
+
+    def attach(run: Run) -> None:
+        for one in filter(None, told):
+            one(run)
+
+    return attach
 
 
 def _training(config: Config) -> Training:
@@ -253,25 +277,17 @@ def _steps(config: Config) -> int:
 
 
 def _rules(config: Config) -> Rules:
-    return Rules(
-        mutation=config.mutation,
-        init_networks=config.init_networks,
-        init_prompts=config.init_prompts,
-        ablation=config.ablation,
-        published=config.published,
-    )
+    return Rules(**{name: getattr(config, name) for name in RULES})
 
 
 def _proposer(
     config: Config, by_model: Callable[[Client], Proposer], by_chance: Callable[[], Proposer]
 ) -> tuple[Proposer, Callable[[Run], None] | None]:
     """Who writes, and what is told of the run."""
-    if config.proposer == "random":
+    if asks_nobody(config):
         return by_chance(), None
-    if config.proposer == "llm":
-        line = connect(config)
-        return by_model(line.client), line.attach
-    raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
+    line = connect(config)
+    return by_model(line.client), line.attach
 
 
 def _mapped(search: Search, inner: Callable[[Any], State]) -> Search:

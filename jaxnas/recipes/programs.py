@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnas.data.dataset import Dataset
 from jaxnas.programs.bench import Training, bench
+from jaxnas.programs.inheritance import Memory
 from jaxnas.programs.judge import Judge
 
 
@@ -19,6 +20,7 @@ def judges(
     seeds: Sequence[str],
     level: str,
     workers: int,
+    memory: Memory | None = None,
 ) -> tuple[Judge, Judge]:
     """Who judges in the search, by one run, and who judges its answers, by others.
 
@@ -30,14 +32,15 @@ def judges(
       seeds: sources whose random edits are samples.
       level: of the sandbox's isolation.
       workers: sources checked at a time.
+      memory: of weights that are inherited in the search; answers are always trained from scratch.
     """
 
-    def judge(runs: int, seed: int) -> Judge:
+    def judge(runs: int, seed: int, memory: Memory | None = None) -> Judge:
         how = training._replace(evaluate_every=every(steps), runs=runs, seed=seed)
         halves = bench(dataset, how, level=level, workers=workers)
-        return Judge(*halves, steps=steps, seeds=seeds)
+        return Judge(*halves, steps=steps, seeds=seeds, memory=memory)
 
-    return judge(1, 0), judge(runs, 1)
+    return judge(1, 0, memory), judge(runs, 1)
 
 
 def every(steps: int) -> int:

@@ -6,8 +6,39 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def renewable(default: T) -> T:
+    """The default of a setting that may be changed when a run goes on.
+
+    Such a setting says how far or how fast a run goes, never what it finds.
+    """
+    return dataclasses.field(default=default, metadata={"renewable": True})
+
+
+def renewed(config: C, settings: Mapping[str, str], owner: str) -> C:
+    """The configuration of a run that goes on, with some of its `renewable` settings changed.
+
+    Args:
+      config: of the run.
+      settings: as for `changed`.
+      owner: as for `changed`.
+
+    Raises:
+      ValueError: as `changed`, and for a setting that must stay.
+    """
+    fields: Any = dataclasses.fields(config)  # ty: ignore[invalid-argument-type]
+    free = [field.name for field in fields if field.metadata.get("renewable")]
+    fixed = [field.name for field in fields if field.name in settings and field.name not in free]
+    if fixed:
+        raise ValueError(
+            f"`{fixed[0]}` of {owner} must stay as it is when a run goes on, only "
+            f"{', '.join(free) or 'nothing'} may change; start a new run."
+        )
+    return changed(config, settings, owner)
 
 
 def changed(config: C, settings: Mapping[str, str], owner: str) -> C:

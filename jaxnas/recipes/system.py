@@ -65,17 +65,35 @@ class Judged(NamedTuple):
     curves: list[Curve]
 
 
-def judged(system: System, key: Key[Array, ""], kind: str, genotypes: PyTree) -> Judged:
+def judged(
+    system: System,
+    key: Key[Array, ""],
+    kind: str,
+    genotypes: PyTree,
+    which: Sequence[int] | None = None,
+) -> Judged:
     """Measures genotypes by the system's judge, as rows of the ledger.
 
     A cell is `connected` (1) or lets nothing reach its output (0), and is then judged at chance.
+
+    Args:
+      system: whose judge.
+      key: of what is random about it.
+      kind: of the rows.
+      genotypes: `[M, ...]`.
+      which: of them are meant; `None` for all.
     """
+    numbers = range(len(genotypes)) if which is None else which
+    if not numbers:
+        return Judged([], [])
+    if len(numbers) < len(genotypes):
+        genotypes = genotypes[np.array(numbers)]
     asked = Asked(genotypes, jax.numpy.full(len(genotypes), -1))
     measured = jax.device_get(system.judge.evaluate(key, asked))
     rows, curves, space = [], [], system.space
-    for n, genotype in enumerate(np.asarray(genotypes)):
-        extra = jax.tree.map(lambda leaf, n=n: leaf[n], measured.extra)
-        metrics: dict[str, float] = {"fitness": float(measured.fitness[n])}
+    for at, (n, genotype) in enumerate(zip(numbers, np.asarray(genotypes), strict=True)):
+        extra = jax.tree.map(lambda leaf, at=at: leaf[at], measured.extra)
+        metrics: dict[str, float] = {"fitness": float(measured.fitness[at])}
         metrics |= system.describe(extra)
         graph = space.graph(genotype)
         if isinstance(space, SearchSpace):

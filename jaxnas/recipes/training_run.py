@@ -1,6 +1,7 @@
 """From the configuration of a training to a finished run folder, and on from where one stopped."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import spaces
 from jaxnas.recipes.conduct import Outcome, spread
 from jaxnas.recipes.search_spaces import connected
+from jaxnas.recipes.settings import renewed
 from jaxnas.recipes.training import NAME, Config, Prepared, build
 from jaxnas.runs.drive import Display, Driven, drive
 from jaxnas.runs.environment import environment
@@ -48,14 +50,22 @@ def start(
     return conduct(run, config, prepared, progress)
 
 
-def resume(folder: Path | str, *, progress: Any = None) -> Outcome:
+def resume(
+    folder: Path | str, settings: Mapping[str, str] | None = None, *, progress: Any = None
+) -> Outcome:
     """Continues a training from its last checkpoint, bit for bit as if it had never stopped.
 
+    Args:
+      folder: of the run.
+      settings: as for `conduct.resume`; of a training none can change.
+      progress: see `start`.
+
     Raises:
-      ValueError: if the folder is no training, or was made by settings this version does not know.
+      ValueError: if the folder is no training, or was made by settings this version does not know,
+        or a setting cannot change.
     """
     run = open_run(folder)
-    config = stored(run)
+    config = renewed(stored(run), settings or {}, NAME)
     return conduct(run, config, build(config), progress)
 
 

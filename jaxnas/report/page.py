@@ -151,7 +151,21 @@ def _banners(one: View) -> list[Markup]:
             f"Dead: nothing reaches the output of {len(dead)} of {len(found)} found cells (seed "
             f"{_listed(dead)}). Their networks can only guess."
         )
-    if one.meta.get("status") != "finished":
+    ended = one.run.ended()
+    seen, seeds = {r.seed for r in found}, range(int(one.run.config.get("seeds", 0)))
+    barren = [seed for seed in seeds if seed not in seen] if ended else []
+    if barren:
+        said.append(
+            f"Nothing found: of seed {_listed(barren)} no candidate could be measured, so there is "
+            f"no answer to judge."
+        )
+    if one.meta.get("early") and ended:
+        said.append(
+            f"Ended early, after {one.run.last()} of {one.meta.get('steps', '?')} steps: "
+            f"{one.meta['early']} What had been found by then is judged; `jaxnas resume` goes on "
+            f"where there is more to spend."
+        )
+    if not ended:
         said.append(
             f"Not finished: {one.run.last()} of {one.meta.get('steps', '?')} steps are recorded, the "
             f"status is “{one.meta.get('status', 'not started')}”. Resuming continues bit for bit."

@@ -9,7 +9,7 @@ for bit as without the interruption.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from jaxnas.core import Leg, relay
+from jaxnas.core import Exhausted, Leg, Search, relay, step_key
 from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.ledger import BrokenRunError
-from jaxnas.runs.store import Run
+from jaxnas.runs.store import EARLY, Run
 from jaxnas.runs.unstack import unstack
 
 
@@ -28,17 +28,21 @@ class Driven(NamedTuple):
     """How a run ended.
 
     Attributes:
+      search: that of the leg it ended in.
       state: the last state, every leaf with the seed axis `S` first.
       step: how many steps it has seen.
       seconds: time spent on this run, over all interruptions, compilation included.
       ms_per_step: the median over full chunks after the first, all seeds together and without
         compilation and disk; `None` if there was only one.
+      early: why it ended before its last step; empty if it did not.
     """
 
+    search: Search
     state: Any
     step: int
     seconds: float
     ms_per_step: float | None
+    early: str = ""
 
 
 @runtime_checkable
@@ -63,6 +67,9 @@ def drive(
     progress: Display | None = None,
 ) -> Driven:
     """Runs or continues a relay of searches for all seeds at once and records it.
+
+    Where a step raises `Exhausted` the search ends early, with the state before it. Started again
+    with more to spend, it goes on from there.
 
     Args:
       run: where to, locked by `with run:`.
@@ -93,9 +100,7 @@ def drive(
 
     def like(step: int) -> PyTree:
         """The state of that step: of the leg that made it."""
-        ends = itertools.accumulate(leg.steps for leg in legs)
-        at = next((n for n, end in enumerate(ends) if step <= end), len(legs) - 1)
-        init = legs[at].search.init
+        init = _search(legs, step).init
         # A host search touches the outside world and cannot be traced, only called.
         return init(keys) if mode == "host" else jax.eval_shape(init, keys)
 
@@ -113,18 +118,38 @@ def drive(
         _tell(progress, start, {})
         chunks = relay(legs, keys, every=every, mode=mode, state=state, start=start)
         try:
-            for step, now, info in clock.timed(chunks, start):
-                rows = unstack(info, step, to_text, failures, averaged=averaged)
-                run.record(*rows, meta=clock.facts())
-                checkpoints.save(step, now)
-                start, state = step, now
-                _tell(progress, step, info)
+            with _ending() as why:
+                for step, now, info in clock.timed(chunks, start):
+                    rows = unstack(info, step, to_text, failures, averaged=averaged)
+                    run.record(*rows, meta=clock.facts())
+                    checkpoints.save(step, now)
+                    start, state = step, now
+                    _tell(progress, step, info)
             checkpoints.wait()
         except BaseException:
             _leave(run, checkpoints, clock)
             raise
-        run.put_meta(status="finished", **clock.facts())
-        return Driven(state, start, **clock.facts())
+        early = "".join(why)
+        run.put_meta(status=EARLY if early else "finished", early=early, **clock.facts())
+        last = _search(legs, start)
+        state = last.init(step_key(keys, 0)) if state is None else state
+        return Driven(last, state, start, **clock.facts(), early=early)
+
+
+def _search(legs: Sequence[Leg], step: int) -> Search:
+    """The search of the leg that makes a step."""
+    ends = itertools.accumulate(leg.steps for leg in legs)
+    return next((leg for leg, end in zip(legs, ends, strict=True) if step <= end), legs[-1]).search
+
+
+@contextlib.contextmanager
+def _ending() -> Generator[list[str]]:
+    """Ends quietly with what is inside when its means are exhausted, and says why."""
+    why: list[str] = []
+    try:
+        yield why
+    except Exhausted as error:
+        why.append(str(error))
 
 
 class _Clock:

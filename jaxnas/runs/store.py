@@ -1,4 +1,4 @@
-"""The folder of one run: `config.json`, written once, and the ledger `run.sqlite`.
+"""The folder of one run: `config.json`, written at once, and the ledger `run.sqlite`.
 
 Every method opens the ledger, does one transaction and closes it again, so there is no state to
 lose: a process killed at any moment leaves whole transactions behind, and a folder can be copied.
@@ -18,6 +18,8 @@ from typing import IO, Any
 from jaxnas.runs import calls, ledger
 from jaxnas.runs.ledger import BrokenRunError, RunLockedError
 from jaxnas.runs.rows import Candidate, Curve, Result, Snapshot, Step, finite, to_json
+
+EARLY = "ended early"  # the status of a run whose search did, see `drive`
 
 
 class RunExistsError(ValueError):
@@ -51,10 +53,14 @@ def create(folder: Path | str, config: dict[str, Any]) -> "Run":
             f"the run in it."
         ) from None
     ledger.start(folder / "run.sqlite")
+    _write_config(folder, config)
+    return Run(folder, config)
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
     partial = folder / "config.json.partial"
     partial.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, folder / "config.json")
-    return Run(folder, config)
 
 
 def open_run(folder: Path | str) -> "Run":
@@ -136,6 +142,12 @@ class Run:
             facts = ((name, to_json(value)) for name, value in (meta or {}).items())
             ledger.write(db, "meta", facts, replace=True)
 
+    def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Replaces `config.json`, for settings that may change when a run goes on."""
+        self._must_be_locked()
+        self.config = json.loads(to_json(dict(config)))
+        _write_config(self.folder, self.config)
+
     def rewind(self, step: int) -> None:
         """Forgets what was recorded after `step`; calls stay, since they are paid for."""
         with self._write() as db:
@@ -204,6 +216,11 @@ class Run:
         query = f"SELECT * FROM candidates WHERE fitness IS NULL {order}"
         return [Candidate(*row) for row in ledger.read(self._path, query, n)]
 
+    def barren(self) -> set[int]:
+        """Seeds of which candidates were asked for and none could be measured."""
+        query = "SELECT seed FROM candidates GROUP BY seed HAVING COUNT(fitness) = 0"
+        return {seed for (seed,) in ledger.read(self._path, query)}
+
     def failures(self) -> dict[str, int]:
         """How many candidates failed, by reason, the most common first."""
         query = "SELECT COALESCE(failure, 'unknown') AS why, COUNT(*) AS n FROM candidates"
@@ -241,6 +258,10 @@ class Run:
         rows = ledger.read(self._path, "SELECT * FROM curves ORDER BY name")
         return [Curve(row[0], json.loads(row[1]), row[2]) for row in rows]
 
+    def ended(self) -> bool:
+        """Whether its search is over, early or not, so that its answers may be handed on."""
+        return self.meta().get("status") in ("finished", EARLY)
+
     def meta(self) -> dict[str, Any]:
         """All facts about the run."""
         rows = ledger.read(self._path, "SELECT name, value FROM meta ORDER BY name")
@@ -248,7 +269,10 @@ class Run:
 
     @contextmanager
     def _write(self) -> Generator[sqlite3.Connection]:
-        if self._lock is None:
-            raise RunLockedError(f"{self.folder} is open for reading; write it inside `with run:`.")
+        self._must_be_locked()
         with ledger.connect(self._path) as db, db:
             yield db
+
+    def _must_be_locked(self) -> None:
+        if self._lock is None:
+            raise RunLockedError(f"{self.folder} is open for reading; write it inside `with run:`.")

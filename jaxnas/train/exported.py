@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree, UInt32
 
 from jaxnas.data.dataset import Dataset, Split
 from jaxnas.train.batches import Data, epoch_orders, on_device, take
-from jaxnas.train.portable import Programs
+from jaxnas.train.portable import Programs, Refused
 
 WAYS = ("auto", "loop", "scan")
 _SPLITS = ("train", "valid", "test")
@@ -36,6 +36,7 @@ class Trained(NamedTuple):
       loss: `[R, E]` mean training loss since the evaluation before; NaN once it has diverged.
       steps: `[E]` steps made at each evaluation.
       diverged: `[R]` the step at which the loss stopped being finite, -1 if never.
+      weights: `[R, W]` after the last step, where `start` was given, else `[R, 0]`.
     """
 
     valid: Float[np.ndarray, " R"]
@@ -46,6 +47,7 @@ class Trained(NamedTuple):
     loss: Float[np.ndarray, "R E"]
     steps: Int[np.ndarray, " E"]
     diverged: Int[np.ndarray, " R"]
+    weights: Float32[np.ndarray, "R W"]
 
 
 class _Run(NamedTuple):
@@ -63,6 +65,7 @@ class _Fixed(NamedTuple):
     order: Int[Array, "steps B"]
     keys: UInt32[Array, "keys R 2"]
     rates: Float[Array, " R"]
+    given: Float32[Array, " W"] | None
 
 
 def fit_exported(
@@ -75,6 +78,7 @@ def fit_exported(
     steps: int,
     evaluate_every: int = 100,
     way: str = "auto",
+    start: Float32[np.ndarray, " W"] | None = None,
 ) -> Trained:
     """Trains for each pair of a seed and a learning rate.
 
@@ -88,11 +92,15 @@ def fit_exported(
       evaluate_every: steps between two evaluations; there is one after the last step in any case.
       way: `loop` over compiled steps, `scan` over as many as lie between two evaluations, or
         `auto`: loop on a CPU, where gradients of convolutions are slow in a scan, else scan.
+      start: weights that training begins with, not a number where `init` draws them; the first
+        array of the state.
 
     Raises:
+      Refused: if `start` is given and the first array of the state is no such vector.
       ValueError: for an unknown `way`, unequal lengths, or a batch larger than the training set.
     """
     _check(seeds, learning_rates, steps, evaluate_every, way)
+    _check_start(programs, start)
     key_start, key_data = jax.random.split(key)
     shape = programs.step.in_avals[-4].shape[1:]
     train, *judged = (_on_device(dataset, s, shape) for s in _SPLITS)
@@ -101,10 +109,11 @@ def fit_exported(
     filled = np.minimum(np.arange(-(-n // together) * together), n - 1)  # with copies of the last
     keys = _keys(key_start, jnp.asarray(seeds, jnp.uint32)[filled], steps)
     rates = jnp.asarray(learning_rates, jnp.float32)[filled]
+    given = None if start is None else jnp.asarray(start)
     scan = jax.default_backend() != "cpu" if way == "auto" else way == "scan"
     parts, stops = _parts(programs), [*range(evaluate_every, steps, evaluate_every), steps]
     groups = [
-        _fit(parts, _Fixed(train, order, keys[:, at], rates[at]), judged, stops, scan)
+        _fit(parts, _Fixed(train, order, keys[:, at], rates[at], given), judged, stops, scan)
         for at in (slice(i, i + together) for i in range(0, len(filled), together))
     ]
     joined = {f: np.concatenate([getattr(g, f) for g in groups])[:n] for f in Trained._fields}
@@ -123,6 +132,17 @@ def _check(seeds: Sequence[int], rates: Sequence[float], steps: int, every: int,
         )
     if way not in WAYS:
         raise ValueError(f"`way` must be one of {', '.join(WAYS)}, but got {way!r}.")
+
+
+def _check_start(programs: Programs, start: Float32[np.ndarray, " W"] | None) -> None:
+    if start is None:
+        return
+    runs, first = (programs.runs,) if programs.runs else (), programs.init.out_avals[:1]
+    if [(a.shape, a.dtype) for a in first] != [((*runs, len(start)), np.float32)]:
+        raise Refused(
+            f"`programs` must begin with a vector of the {len(start)} weights that were told of, "
+            f"but begin with {first}."
+        )
 
 
 def _on_device(dataset: Dataset, name: str, shape: tuple[int, ...]) -> Data:
@@ -161,9 +181,11 @@ class _Parts(NamedTuple):
 def _parts(programs: Programs) -> _Parts:
     init, step, evaluate = _with_runs(programs)
 
-    def start(keys: UInt32[Array, "R 2"]) -> _Run:
-        runs = len(keys)
-        return _Run(init(keys), jnp.zeros(runs), jnp.full(runs, -1, jnp.int32))
+    def start(keys: UInt32[Array, "R 2"], given: Float32[Array, " W"] | None) -> _Run:
+        runs, state = len(keys), init(keys)
+        if given is not None:
+            state = (jnp.where(jnp.isnan(given), state[0], given), *state[1:])
+        return _Run(state, jnp.zeros(runs), jnp.full(runs, -1, jnp.int32))
 
     def one(run: _Run, i: Int[Array, ""], fixed: _Fixed) -> _Run:
         x, y = take(fixed.train, fixed.order[i])
@@ -222,7 +244,7 @@ def _fit(
     parts: _Parts, fixed: _Fixed, judged: Sequence[Data], stops: Sequence[int], scan: bool
 ) -> Trained:
     """Trains one group of runs; stops early when all have diverged."""
-    run, (valid, test) = parts.start(fixed.keys[0]), judged
+    run, (valid, test) = parts.start(fixed.keys[0], fixed.given), judged
     runs = len(fixed.rates)
     best = tested = np.full(runs, -np.inf)
     at, nothing = np.zeros(runs, int), np.full(runs, np.nan)
@@ -244,7 +266,10 @@ def _fit(
     missing = [nothing] * (len(stops) - len(curve))
     ended = (np.where(alive, x, -np.inf) for x in (best, curve[-1], tested))
     rows = (np.stack([*x, *missing], axis=1) for x in (curve, losses))
-    return Trained(*ended, at, *rows, np.asarray(stops), np.asarray(run.diverged))
+    weights = np.zeros((runs, 0), np.float32)
+    if fixed.given is not None:
+        weights = np.asarray(run.state[0])
+    return Trained(*ended, at, *rows, np.asarray(stops), np.asarray(run.diverged), weights)
 
 
 def _advance(parts: _Parts, run: _Run, fixed: _Fixed, begin: int, end: int, scan: bool) -> _Run:

@@ -71,6 +71,36 @@ def test_a_score_is_the_mean_over_seeds(desk):
     assert alone[0] != alone[1]
 
 
+def test_a_child_begins_where_its_parent_ended(desk):
+    """Of the wider child the layer behind the change has other shapes and draws its own weights."""
+    memory = {}
+    judge = Judge(*desk(), steps=10, seeds=[SOURCE], memory=memory)
+    wider = SOURCE.replace("nn.relu(nn.Dense(6)(x))", "nn.relu(nn.Dense(9)(nn.Dense(6)(x)))")
+
+    def told(source, met, parent):
+        asked = Asked(jnp.asarray(pages([source])), jnp.full(1, -1), jnp.array([[parent, 0]]))
+        return judge.evaluate(jax.random.key(0), asked, met)
+
+    first = told(SOURCE, np.zeros((0, 32), np.uint8), 0)
+    met = np.asarray(first.extra["identity"])
+    assert REASONS[int(told(SOURCE, met, 0).failure[0])] == "duplicate"
+    again, grown = told(SOURCE, met, 1), told(wider, met, 1)
+    assert not np.array_equal(again.extra["identity"], met)
+    assert float(again.extra["curve"][0, 0]) < float(first.extra["curve"][0, 0])
+    assert float(grown.fitness[0]) >= 0
+    parent, child, other = memory.values()
+    names = [f"Dense/{n}/{name}" for n in range(3) for name in ("kernel", "bias")]
+    assert [name for name, _ in parent.layout] == [name for name, _ in child.layout] == names[:4]
+    assert [name for name, _ in other.layout] == names
+    assert len(other.values) == 8 * 6 + 6 + 6 * 9 + 9 + 10 * len(WAVES.classes)
+    scratch = {}
+    alone = Judge(*desk(), steps=10, seeds=[SOURCE], memory=scratch)
+    asked = Asked(jnp.asarray(pages([wider])), jnp.full(1, -1))
+    alone.evaluate(jax.random.key(0), asked)
+    (own,) = scratch.values()
+    assert np.abs(other.values - own.values)[: 8 * 6 + 6].mean() > 0.01
+
+
 def test_a_level_that_does_not_exist_is_refused_at_once():
     with pytest.raises(ValueError, match="`level` must be auto"):
         bench(WAVES, Training(), level="vault")

@@ -72,10 +72,19 @@ def test_equal_programs_are_trained_once_and_cost_what_they_cost(judge, desk):
     told = judge.evaluate(KEY, asked(same))
     assert told.fitness.tolist() == [80, 80, 50]
     assert told.cost.tolist() == [100, 100, 100]
-    again = judge.evaluate(jax.random.key(5), asked(same))
-    assert again.fitness.tolist() == told.fitness.tolist()
-    assert again.cost.tolist() == [100, 100, 100]
     assert desk.trained == [(["a", "b"], 100)]
+
+
+def test_what_has_been_met_is_a_duplicate_and_not_trained(judge, desk):
+    a, b, c = (source(100, 50.0 + i, name) for i, name in enumerate("abc"))
+    first = judge.evaluate(KEY, asked([a, "# fails shape"]))
+    met = np.asarray(first.extra["identity"])
+    told = judge.evaluate(KEY, asked([b, a, "# fails shape", b + "#", c, ""]), met)
+    assert reasons(told) == ["", "duplicate", "shape", "duplicate", "", "parse"]
+    assert told.fitness.tolist() == [51, -np.inf, -np.inf, -np.inf, 52, -np.inf]
+    assert told.cost.tolist() == [100, 0, 0, 0, 100, 0]
+    assert told.extra["params"].tolist() == [100, 100, 0, 100, 100, 0]
+    assert desk.trained == [(["a"], 100), (["b", "c"], 100)]
 
 
 def test_a_budget_is_the_steps_that_are_trained(judge, desk):
@@ -113,22 +122,17 @@ def test_there_must_be_a_step_to_train(desk):
 
 
 def listed(batches):
-    """A searcher that asks for these batches and keeps what it is told."""
-    told = []
+    """A searcher that asks for these batches."""
 
     def ask(key, state):
         return asked(batches[int(state)]), state + 1
 
-    def tell(state, asked, measured):
-        told.append(measured)
-        return state
-
-    return Searcher(lambda key: jnp.int32(0), ask, tell), told
+    return Searcher(lambda key: jnp.int32(0), ask, lambda state, asked, measured: state)
 
 
 def test_a_search_gives_a_program_fitness_once(judge, desk):
     a, b, c = (source(100, 50.0 + i, name) for i, name in enumerate("abc"))
-    searcher, told = listed([[a, "# fails shape", a + "#"], [b, a, "# fails shape"], [c, b, c]])
+    searcher = listed([[a, "# fails shape", a + "#"], [b, a, "# fails shape"], [c, b, c]])
     search = distinct(searcher, judge, most=9)
     state, infos = search.init(KEY), []
     for step in range(3):
@@ -145,22 +149,26 @@ def test_a_search_gives_a_program_fitness_once(judge, desk):
         [51, nothing, nothing],
         [52, nothing, nothing],
     ]
-    assert [t.extra["known"].tolist() for t in told][1:] == [[51, 50, nothing], [52, 51, 52]]
+    assert desk.trained == [(["a"], 100), (["b"], 100), (["c"], 100)]
     assert float(state.closed.cost) == 300
-    assert int(state.count) == 3
+    assert int(state.count) == 9
+    unread = [not row.any() for row in np.asarray(state.met)]
+    assert unread == [False, True, False, False, False, True, False, False, False]
     assert texts(search.best(state)[None]) == [c]
 
 
 def test_what_a_search_has_met_is_in_its_state_and_not_in_the_judge(desk):
     a, b = source(100, 50.0, "a"), source(100, 51.0, "b")
-    searcher, _ = listed([[a], [b], [a]])
+    searcher = listed([[a], [b], [a]])
     fresh = [Judge(desk.check, desk.train, steps=100, seeds=SEEDS) for _ in range(2)]
     first, second = (distinct(searcher, judge, most=3) for judge in fresh)
     state = first.init(KEY)
     for _ in range(2):
         state, _ = first.step(KEY, state)
-    _, resumed = second.step(KEY, state)  # by a judge that has forgotten everything
+    before = list(desk.trained)
+    _, resumed = second.step(KEY, state)  # by a judge of another process
     _, straight = first.step(KEY, state)
+    assert desk.trained == before
     assert reasons(resumed["measured"]) == reasons(straight["measured"]) == ["duplicate"]
     assert resumed["cost"] == straight["cost"] == 200
     _, other = first.step(KEY, first.init(KEY))  # another seed of the same run

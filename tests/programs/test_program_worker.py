@@ -71,7 +71,8 @@ def wait_until(what):
 
 
 def test_a_job_gives_what_training_here_gives(worker):
-    job = JOBS["good"]._replace(seeds=(1, 2), learning_rates=(0.1, 0.01))
+    start = np.r_[np.ones(48), np.full(4, np.nan)].astype(np.float32)
+    job = JOBS["good"]._replace(seeds=(1, 2), learning_rates=(0.1, 0.01), start=start)
     [outcome] = worker.train([job], FOREVER)
     here = fit_exported(
         opened(job.programs),
@@ -81,8 +82,10 @@ def test_a_job_gives_what_training_here_gives(worker):
         (0.1, 0.01),
         steps=20,
         evaluate_every=10,
+        start=start,
     )
     assert outcome.failure is None
+    assert outcome.trained.weights.shape == (2, 52)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), outcome.trained, here)
 
 

@@ -21,6 +21,7 @@ GOOD = {
     "depth": 1,
     "width": 4,
     "identity": "0" * 64,
+    "layout": [["Dense/0/kernel", [1, 2]], ["Dense/0/bias", [1]]],
     "programs": {"init": 1, "step": 2, "evaluate": 3},
 }
 
@@ -29,7 +30,9 @@ def test_an_honest_answer_is_a_verdict():
     verdict = judge(ENDED, frames.pack(GOOD, b"abbccc"), LIMITS)
     assert verdict.ok
     assert (verdict.params, verdict.flops, verdict.depth, verdict.width) == (3, 2.0, 1, 4)
+    assert verdict.layout == (("Dense/0/kernel", (1, 2)), ("Dense/0/bias", (1,)))
     assert verdict.programs == {"init": b"a", "step": b"bb", "evaluate": b"ccc"}
+    assert judge(ENDED, frames.pack(GOOD | {"layout": []}, b"abbccc"), LIMITS).layout == ()
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,13 @@ def test_an_honest_answer_is_a_verdict():
         {"flops": None},
         {"identity": "x" * 64},
         {"identity": 3},
+        {"layout": None},
+        {"layout": [["Dense/0/kernel", [2]]]},
+        {"layout": [["Dense 0", [3]]]},
+        {"layout": [["x" * 101, [3]]]},
+        {"layout": [["x", 3]]},
+        {"layout": [["x", [-1, -3]]]},
+        {"layout": ["x3"]},
         {"programs": {"init": 6}},
         {"programs": {"init": 1, "step": 2, "evaluate": 4}},
         {"programs": {"init": -1, "step": 4, "evaluate": 3}},

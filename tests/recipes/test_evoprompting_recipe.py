@@ -235,7 +235,7 @@ def test_the_local_model_is_held_to_a_grammar_unless_told_otherwise(
     assert asked == [flax_class((40,), 10)] * 8 + [None] * 8
     for number in ("0", "1"):
         recording = str(tmp_path / number / "replies.jsonl")
-        assert is_constrained(Config(replay=recording), "auto") == (number == "0")
+        assert is_constrained(Config(replay=recording)) == (number == "0")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,13 @@ def test_settings_that_cannot_be_are_refused(desk, refused, setting, words, tmp_
     error = refused(*TINY, *SERVED, "--set", setting, "--out", str(folder))
     assert all(word in error for word in words), error
     assert not folder.exists()
+
+
+def test_settings_of_a_model_do_not_go_with_random_edits(desk, refused, tmp_path):
+    settings = ("--set", "proposer=random", "--set", "concurrency=9", *SERVED)
+    error = refused(*TINY, *settings, "--out", str(tmp_path / "run"))
+    assert "leave out `model`, `base_url`, `concurrency`, or set `proposer` to llm" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_random_edits_are_not_tuned(desk, refused, tmp_path):

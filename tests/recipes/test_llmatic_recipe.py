@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
+from jaxnas.cli import main
 from jaxnas.llm import ModelError, scripted
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Bench
 from jaxnas.programs.cell_replies import line, read
 from jaxnas.programs.judge import Score
+from jaxnas.programs.llmatic import LEGACY
 from jaxnas.programs.sandbox.verdict import Verdict
 from jaxnas.recipes import conduct, llm, llmatic, programs
 from jaxnas.recipes.llmatic import PRESETS, Config, build
+from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "cell_table")
 SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "scripted"}
@@ -90,6 +94,67 @@ def test_a_run_whose_server_died_goes_on_as_if_it_had_not(serve, tmp_path):
     resumed = conduct.resume(tmp_path / "cut").run
     assert candidates(resumed) == candidates(whole)
     assert [row.metrics for row in resumed.results()] == [row.metrics for row in whole.results()]
+
+
+def test_a_run_whose_budget_ends_is_judged_and_goes_on_with_more(serve, said, tmp_path):
+    """Ten requests are two generations of four; what the third was answered is kept."""
+    serve()
+    whole = run(tmp_path / "whole", **SERVED)
+    folder = tmp_path / "run"
+    given = [word for name in SERVED for word in ("--set", f"{name}={SERVED[name]}")]
+    tiny = ("run", "llmatic", "--preset", "tiny", "--key", "5", "--out", str(folder), *given)
+    facts = said(*tiny, "--set", "requests=10")
+    (warning,) = facts["warnings"]
+    assert "after 2 of 3 steps" in warning
+    assert "10 of `requests`=10 are used" in warning
+    assert f"jaxnas resume {folder} --set" in warning
+    cut = open_run(folder)
+    assert candidates(cut) == candidates(whole)[:8]
+    assert cut.meta()["status"] == "ended early"
+    assert facts["best"] == max(cut.candidates(), key=lambda row: row.fitness or 0).genotype
+    assert "Ended early, after 2 of 3 steps" in (folder / "report.html").read_text()
+
+    assert said("resume", str(folder))["warnings"] == facts["warnings"]
+    more = said("resume", str(folder), "--set", "requests=20")
+    assert more["warnings"] == []
+    resumed = open_run(folder)
+    assert resumed.config["config"]["requests"] == 20
+    assert candidates(resumed) == candidates(whole)
+    assert resumed.results() == whole.results()
+    assert len(resumed.calls()) == 12
+    assert "Ended early" not in (folder / "report.html").read_text()
+
+
+def test_settings_that_say_what_is_searched_stay_when_a_run_goes_on(serve, refused, tmp_path):
+    serve()
+    folder = run(tmp_path / "run", **SERVED, ablation="mutation", rivals="1").folder
+    before = (folder / "config.json").read_text()
+    error = refused("resume", str(folder), "--set", "ablation=none")
+    assert "`ablation` of llmatic must stay" in error
+    assert "requests" in error
+    assert "Did you mean 'requests'" in refused("resume", str(folder), "--set", "request=2")
+    assert (folder / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("limit", ["0", "2"])
+def test_where_no_reply_can_be_read_nothing_is_found(monkeypatch, said, capsys, tmp_path, limit):
+    """Neither from prose nor from a budget that does not reach for a generation."""
+    mute = scripted(lambda request: "I would rather not.", model="scripted")
+    monkeypatch.setattr(llm, "endpoint", lambda url, model, **_: mute)
+    folder = tmp_path / "run"
+    words = [f"--set={name}={text}" for name, text in (SERVED | {"requests": limit}).items()]
+    facts = said("run", "llmatic", "--preset", "tiny", "--out", str(folder), *words)
+    assert (facts["best"], facts["fitness"], facts["found"]) == (None, None, [])
+    assert any("nothing was found by seed 0" in text for text in facts["warnings"])
+    done = open_run(folder)
+    assert {row.kind for row in done.results()} == {"random search", "aging evolution"}
+    assert "Nothing found: of seed 0" in (folder / "report.html").read_text()
+    main(["resume", str(folder)])
+    told = capsys.readouterr()
+    assert "random search" in told.out
+    assert "nothing was found by seed 0" in told.err
+    with pytest.raises(ValueError, match="found nothing"):
+        llmatic.export(done, tmp_path / "found.py")
 
 
 def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatch, tmp_path):
@@ -196,3 +261,14 @@ def test_presets_have_the_published_numbers():
     legacy = PRESETS["legacy"]
     assert (legacy.evaluations // legacy.batch, legacy.batch) == (200, 40)
     assert (legacy.mutation, legacy.init_prompts, legacy.published) == (0.85, 20, True)
+    assert llmatic._rules(legacy) == LEGACY
+
+
+def test_a_run_that_asks_nobody_refuses_settings_of_a_model():
+    """As far as they were changed: of the tokens of a reply the default is this recipe's own."""
+    nobody = Config(proposer="random")
+    build(nobody)
+    for name, value in {"base_url": "http://h/v1", "max_tokens": 9, "grammar": "yes"}.items():
+        with pytest.raises(ValueError, match=f"`{name}` is a setting of a language model") as error:
+            build(replace(nobody, **{name: value}))
+        assert "set `proposer` to llm" in str(error.value)

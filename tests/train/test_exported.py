@@ -10,7 +10,7 @@ from jaxnas.data.toy import waves
 from jaxnas.programs.sandbox.program import Task, trace
 from jaxnas.train.batches import epoch_orders
 from jaxnas.train.exported import fit_exported
-from jaxnas.train.portable import opened
+from jaxnas.train.portable import Refused, opened
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -185,6 +185,30 @@ def test_a_run_that_diverges_does_not_disturb_its_neighbour():
     together, alone = fit(wild, (0, 1), (1e30, 0.01)), fit(wild, (2, 1), (0.01, 0.01))
     assert together.diverged[0] >= 0 > together.diverged[1]
     np.testing.assert_array_equal(together.curve[1], alone.curve[1])
+
+
+def test_training_begins_with_the_weights_that_are_given(parts):
+    """At a rate of zero it ends with them too; those that are not given are drawn as ever."""
+    drawn = np.full(9 + 3 + 3 + 3 + 144 + 4, np.nan, np.float32)
+    given = drawn.copy()
+    given[9:18] = np.arange(9)
+    still, moved = ({"seeds": (5,), "rates": (rate,), "steps": 2} for rate in (0.0, 0.01))
+    own = fit(parts, **still, start=drawn).weights
+    mixed = fit(parts, **still, start=given).weights
+    assert own.shape == (1, 166)
+    assert mixed[0, 9:18].tolist() == list(range(9))
+    np.testing.assert_array_equal(np.delete(mixed, range(9, 18)), np.delete(own, range(9, 18)))
+    first = jax.random.fold_in(jax.random.fold_in(jax.random.split(jax.random.key(0))[0], 5), 0)
+    np.testing.assert_allclose(own[0], parts.init.call(jax.random.key_data(first))[0], rtol=1e-6)
+    told = fit(parts, **moved, start=drawn)
+    assert (told.weights != own).mean() > 0.9
+    assert fit(parts, **moved).weights.shape == (1, 0)
+    assert fit(parts, **moved).loss.tolist() == told.loss.tolist()
+
+
+def test_weights_that_do_not_fit_are_refused(parts):
+    with pytest.raises(Refused, match="a vector of the 3 weights"):
+        fit(parts, start=np.zeros(3, np.float32))
 
 
 def test_what_cannot_be_is_refused(parts):

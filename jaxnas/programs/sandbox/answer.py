@@ -15,6 +15,7 @@ from jaxnas.programs.sandbox.verdict import FAILURES, STARVED, Verdict, shortene
 
 PROGRAMS = ("init", "step", "evaluate")
 LARGEST = 2**31 - 1  # of a count: what is measured is stored as int32
+NAME = re.compile(r"[\w/]{1,100}", re.ASCII)
 UNPRINTABLE = re.compile(r"[^\n\t -~\u00a0-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -63,16 +64,35 @@ def _believed(header: dict[str, Any], body: bytes) -> Verdict:
         raise FrameError("`flops` is no number.")
     if not isinstance(identity, str) or not re.fullmatch("[0-9a-f]{64}", identity):
         raise FrameError("`identity` is no SHA-256.")
+    layout = _layout(header.get("layout"), params)
     programs = _programs(header.get("programs"), body)
-    return Verdict(
-        True, None, "", params, flops, depth, width, identity=identity, programs=programs
-    )
+    counts = (params, flops, depth, width)
+    return Verdict(True, None, "", *counts, identity=identity, layout=layout, programs=programs)
 
 
 def _count(value: Any, most: int = LARGEST) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise FrameError(f"a count is {str(value)[:40]!r}.")
     return value
+
+
+def _layout(arrays: Any, params: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of the weights, as many in all as there are, or none told."""
+    if not isinstance(arrays, list):
+        raise FrameError("the layout is no list.")
+    layout = tuple(_array(one) for one in arrays)
+    if layout and sum(math.prod(shape) for _, shape in layout) != params:
+        raise FrameError("the layout has other weights than there are.")
+    return layout
+
+
+def _array(one: Any) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(one, list) or len(one) != 2 or not isinstance(one[1], list):
+        raise FrameError("an array of the layout is no name with a shape.")
+    name, shape = one
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise FrameError("an array of the layout has no name.")
+    return name, tuple(_count(size) for size in shape)
 
 
 def _programs(lengths: Any, body: bytes) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ place of the layer in the order of creation, so that a new name is no new candid
 """
 
 import inspect
-from collections.abc import Generator, Iterator, Mapping
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from jaxnas.programs.sandbox.verdict import Rejected
 
 # Arguments by which modules are told to train, and what they are while they do.
 MODES = {"train": True, "training": True, "deterministic": False}
+LONGEST = 100  # characters of the name of an array
+_STRANGE = re.compile(r"[^\w/]", re.ASCII)
 Leaves = tuple[Array, ...]
 
 
@@ -35,6 +38,7 @@ class Functions(NamedTuple):
       logits: `(params, rest, x) -> logits`.
       start: `init` as a jaxpr.
       params: shapes of what is trained.
+      names: of what is trained, `TYPE/NUMBER/NAME`: the type of its layer, which of that type.
       rest: shapes of batch statistics and the like.
     """
 
@@ -43,6 +47,7 @@ class Functions(NamedTuple):
     logits: Wrapped
     start: ClosedJaxpr
     params: tuple[jax.ShapeDtypeStruct, ...]
+    names: tuple[str, ...]
     rest: tuple[jax.ShapeDtypeStruct, ...]
 
 
@@ -59,11 +64,13 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
       Exception: whatever the module raises.
     """
     paths: list[tuple[str, ...]] = []
+    types: dict[tuple[str, ...], str] = {}
 
     @jax.jit
     def init(key: UInt32[Array, " 2"]) -> tuple[Leaves, Leaves]:
         rngs = {"params": rolled(key)}
-        variables = model.init(rngs, jnp.zeros((1, *shape)), **_mode(model, False))
+        with nn.intercept_methods(_typing(types)):
+            variables = model.init(rngs, jnp.zeros((1, *shape)), **_mode(model, False))
         named = list(_named(variables))
         paths[:] = [path for path, _ in named]
         return _halves(named)
@@ -103,7 +110,9 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
 
     traced = init.trace(jax.ShapeDtypeStruct((2,), jnp.uint32))
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), traced.out_info)
-    return Functions(init, gradient, logits, traced.jaxpr, *shapes)
+    params, rest = shapes
+    names = _names([path for path in paths if _is_param(path)], types)
+    return Functions(init, gradient, logits, traced.jaxpr, params, names, rest)
 
 
 @contextmanager
@@ -127,6 +136,36 @@ def keys_by_order() -> Generator[None]:
 def _mode(model: nn.Module, train: bool) -> dict[str, Any]:
     taken = inspect.signature(type(model).__call__).parameters
     return {name: train == MODES[name] for name in MODES if name in taken}
+
+
+def _typing(types: dict[tuple[str, ...], str]) -> Callable[..., Any]:
+    """Notes the type of every module that is called, by its path."""
+
+    def note(
+        call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        module = context.module
+        if module.scope is not None:
+            types.setdefault(tuple(module.path), type(module).__name__)
+        return call(*args, **kwargs)
+
+    return note
+
+
+def _names(paths: list[tuple[str, ...]], types: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
+    """What weights are called apart from how their layers are."""
+    numbers: dict[str, dict[tuple[str, ...], int]] = {}
+    names = []
+    for _, *path in paths:
+        parts = tuple(path)
+        layer = next(
+            parts[:n] for n in range(len(parts) - 1, -1, -1) if not n or parts[:n] in types
+        )
+        same = numbers.setdefault(types.get(layer, ""), {})
+        number = same.setdefault(layer, len(same))
+        text = "/".join((types.get(layer, ""), str(number), *parts[len(layer) :]))
+        names.append(_STRANGE.sub("_", text)[:LONGEST])
+    return tuple(names)
 
 
 def _is_param(path: tuple[str, ...]) -> bool:

@@ -73,6 +73,7 @@ class Traced(NamedTuple):
       identity: SHA-256, equal for sources that train the same function from the same distribution
         of initial weights.
       programs: `init`, `step`, `evaluate` as bytes of `jax.export`.
+      layout: name and shape of what is trained, in order, see `Functions.names`.
     """
 
     params: int
@@ -81,6 +82,7 @@ class Traced(NamedTuple):
     width: int
     identity: str
     programs: dict[str, bytes]
+    layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def trace(source: str, task: Task) -> Traced:
@@ -131,6 +133,7 @@ def examined(source: str, task: Task) -> tuple[Traced, Functions]:
         width=max(layers.widths),
         identity=digest(of_task, identity(parts.start, logits, gradient, len(parts.params))),
         programs={},
+        layout=tuple((n, leaf.shape) for n, leaf in zip(parts.names, parts.params, strict=True)),
     )
     return traced, parts
 

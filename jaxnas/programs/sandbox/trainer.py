@@ -31,6 +31,7 @@ class Job(NamedTuple):
       learning_rates: of the runs.
       steps: of training.
       evaluate_every: steps between two evaluations.
+      start: `[W]` weights it begins with, see `fit_exported`; those it ends with then come back.
     """
 
     programs: Mapping[str, bytes]
@@ -39,6 +40,7 @@ class Job(NamedTuple):
     learning_rates: Sequence[float] = (0.01,)
     steps: int = 8000
     evaluate_every: int = 100
+    start: np.ndarray | None = None
 
 
 def serve(inbox: int, outbox: int) -> None:
@@ -46,7 +48,7 @@ def serve(inbox: int, outbox: int) -> None:
 
     Args:
       inbox: descriptor from which our own data and jobs come.
-      outbox: descriptor for answers in JSON.
+      outbox: descriptor for answers in JSON, each followed by the trained weights as bytes.
     """
     source, sink, jobs = (
         Connection(inbox, writable=False),
@@ -64,9 +66,10 @@ def serve(inbox: int, outbox: int) -> None:
 
     def work(numbered: tuple[int, Job]) -> None:
         i, job = numbered
-        answer = json.dumps({"job": i, **_train(job, hello["dataset"])}).encode()
+        answer, weights = _train(job, hello["dataset"])
         with turn:
-            sink.send_bytes(answer)
+            sink.send_bytes(json.dumps({"job": i, **answer}).encode())
+            sink.send_bytes(weights)
 
     with ThreadPoolExecutor(hello["together"]) as threads:
         while True:
@@ -82,9 +85,9 @@ def _listen(source: Connection, jobs: queue.Queue[Any]) -> None:
         os._exit(0)
 
 
-def _train(job: Job, dataset: Dataset) -> dict[str, Any]:
-    """An outcome as JSON can hold it."""
-    begin, trained, failure, message = time.monotonic(), None, None, ""
+def _train(job: Job, dataset: Dataset) -> tuple[dict[str, Any], bytes]:
+    """An outcome as JSON can hold it, and the weights."""
+    begin, trained, failure, message, weights = time.monotonic(), None, None, "", b""
     try:
         key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
         found = fit_exported(
@@ -95,8 +98,11 @@ def _train(job: Job, dataset: Dataset) -> dict[str, Any]:
             job.learning_rates,
             steps=job.steps,
             evaluate_every=job.evaluate_every,
+            start=job.start,
         )
+        weights = found.weights.tobytes()
         trained = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
+        trained["weights"] = list(found.weights.shape)
         if (found.diverged >= 0).all():
             failure = "non-finite"
             message = f"its loss is not finite at step {found.diverged.min()}."
@@ -109,4 +115,5 @@ def _train(job: Job, dataset: Dataset) -> dict[str, Any]:
         failure = "memory" if short else "forbidden" if refused else "crash"
         message = text[:2000]
     seconds = time.monotonic() - begin
-    return {"trained": trained, "failure": failure, "message": message, "seconds": seconds}
+    told = {"trained": trained, "failure": failure, "message": message, "seconds": seconds}
+    return told, weights

@@ -44,6 +44,8 @@ class Verdict(NamedTuple):
       isolation: the level it really ran under, such as `landlock+seccomp`.
       identity: SHA-256 of the canonical programs; equal for sources that compute the same.
       programs: `init`, `step`, `evaluate` as bytes of `jax.export`, still not to be trusted.
+      layout: name and shape of each array of weights, in order, see `inheritance.Layout`; to be
+        matched by, no more, since the candidate says them. Empty where there are too many.
     """
 
     ok: bool
@@ -57,6 +59,7 @@ class Verdict(NamedTuple):
     isolation: str = ""
     identity: str = ""
     programs: dict[str, bytes] = {}  # noqa: RUF012 - nobody changes it
+    layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error of ours

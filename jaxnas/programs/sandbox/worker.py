@@ -114,7 +114,8 @@ class Worker:
             process.send(list(jobs))
             while len(found) < len(jobs):
                 answer = process.receive(end - time.monotonic())
-                found[answer["job"]] = _read(answer)
+                weights = process.receive_bytes(end - time.monotonic())
+                found[answer["job"]] = _read(answer, weights)
         except TimeoutError:
             why = Outcome(None, "time", f"it was not trained within {deadline:g} s.", deadline)
         except (EOFError, OSError):
@@ -180,7 +181,11 @@ class _Process:
         self._outbox.send_bytes(pickle.dumps(message))
 
     def receive(self, seconds: float) -> dict[str, Any]:
-        """Its next answer.
+        """Its next answer; raises as `receive_bytes`."""
+        return json.loads(self.receive_bytes(seconds))
+
+    def receive_bytes(self, seconds: float) -> bytes:
+        """What it says next.
 
         Raises:
           TimeoutError: if there is none within some seconds.
@@ -188,7 +193,7 @@ class _Process:
         """
         if not self._inbox.poll(max(0.0, seconds)):
             raise TimeoutError
-        return json.loads(self._inbox.recv_bytes(LONGEST))
+        return self._inbox.recv_bytes(LONGEST)
 
     def last_words(self) -> str:
         """How it ended and what it said last."""
@@ -214,8 +219,10 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.getcwd()]))}
 
 
-def _read(answer: dict[str, Any]) -> Outcome:
+def _read(answer: dict[str, Any], weights: bytes) -> Outcome:
     trained = answer["trained"]
     if trained is not None:
-        trained = Trained(**{name: np.asarray(trained[name]) for name in Trained._fields})
+        values = np.frombuffer(weights, np.float32).reshape(trained["weights"])
+        plain = {name: np.asarray(trained[name]) for name in Trained._fields}
+        trained = Trained(**(plain | {"weights": values}))
     return Outcome(trained, answer["failure"], answer["message"], answer["seconds"])

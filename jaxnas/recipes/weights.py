@@ -1,0 +1,55 @@
+"""Trained weights in the folder of a run, for networks that begin with those of their parents."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxnas.programs.inheritance import Weights
+from jaxnas.runs.store import Run
+
+FOLDER = "weights"
+
+
+class KeptWeights:
+    """A file for each network, by the identity of what was trained: four bytes a weight.
+
+    A file is there whole or not at all. What a lost step has written is written again by the next
+    one, bit for bit; so a run that goes on finds what it had.
+
+    Example:
+        >>> kept = KeptWeights()
+        >>> kept.attach(run)
+        >>> kept[identity] = Weights(layout, values)
+        >>> kept.get(identity)
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def attach(self, run: Run) -> None:
+        """Keeps weights with this run from now on; for `System.attach`."""
+        self._folder = run.folder / FOLDER
+        self._folder.mkdir(exist_ok=True)
+
+    def get(self, identity: str) -> Weights | None:
+        """The weights, or None where none are kept."""
+        path = self._path(identity)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            layout = json.loads(str(file["layout"]))
+            return Weights(tuple((name, tuple(shape)) for name, shape in layout), file["values"])
+
+    def __setitem__(self, identity: str, weights: Weights) -> None:
+        path = self._path(identity)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, values=weights.values, layout=np.array(json.dumps(weights.layout)))
+        os.replace(partial, path)
+
+    def _path(self, identity: str) -> Path:
+        if self._folder is None:
+            raise ValueError("`attach` must be called with a run before weights are kept.")
+        return self._folder / f"{identity}.npz"

@@ -1,0 +1,117 @@
+"""`jaxnas run llmatic --set inherit=yes`, by a bench without processes that counts what is learned."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from jaxnas.cli import main
+from jaxnas.programs.bench import Bench
+from jaxnas.programs.inheritance import Weights
+from jaxnas.programs.judge import Score
+from jaxnas.programs.sandbox.verdict import Verdict
+from jaxnas.recipes import programs
+from jaxnas.recipes.weights import KeptWeights
+from jaxnas.runs.store import create, open_run
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+CODE = (
+    "--set=problem=code",
+    "--set=data=mnist1d",
+    "--set=proposer=random",
+    "--set=init_networks=1",
+)
+TINY = ("run", "llmatic", "--preset", "tiny", *CODE, "--set=steps=9", "--seeds", "2")
+
+
+def check(sources):
+    """All have one array that every other shares, and one of their own."""
+    return [
+        Verdict(
+            True,
+            None,
+            "",
+            2 + len(source) % 5,
+            flops=100.0 * len(source),
+            depth=source.count("nn."),
+            width=50,
+            identity=hashlib.sha256(source.encode()).hexdigest(),
+            programs={"init": source.encode()},
+            layout=(("Dense/0/bias", (2,)), ("Dense/0/kernel", (len(source) % 5,))),
+        )
+        for source in sources
+    ]
+
+
+def train(programs, steps, starts=None):
+    """Every generation of weights is one more than the one it comes from."""
+    sizes = [len(one["init"]) for one in programs]
+    if starts is None:
+        return [Score(size % 17, 2.0, steps, curve=(1.0,)) for size in sizes]
+    ended = [np.nan_to_num(start) + 1 for start in starts]
+    return [
+        Score(size % 17 + float(w[0]), 2.0, steps, curve=(1.0,), weights=w)
+        for size, w in zip(sizes, ended, strict=True)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def desk(monkeypatch):
+    monkeypatch.setattr(programs, "bench", lambda *_, **__: Bench(check, train))
+
+
+def kept(run):
+    files = sorted((run.folder / "weights").iterdir())
+    return {file.name: np.load(file)["values"].tolist() for file in files}
+
+
+def test_children_go_on_from_their_parents_and_so_does_a_killed_run(said, killed, tmp_path):
+    said(*TINY, "--set=inherit=yes", "--out", str(tmp_path / "whole"))
+    whole = open_run(tmp_path / "whole")
+    learned = kept(whole)
+    measured = [row for row in whole.candidates() if row.fitness is not None]
+    assert 0 < len(learned) <= len(measured)
+    assert max(values[0] for values in learned.values()) >= 2
+    for row in measured:
+        generation = row.fitness - len(row.genotype) % 17
+        parents = [int(serial) for serial in (row.parents or "").split() if int(serial)]
+        mine = [other for other in whole.candidates() if other.seed == row.seed]
+        older = [mine[serial - 1] for serial in parents[:1]]
+        before = sum(other.fitness - len(other.genotype) % 17 for other in older)
+        assert generation == before + 1
+
+    killed(*TINY, "--set=inherit=yes", "--out", str(tmp_path / "run"), step=3)
+    main(["resume", str(tmp_path / "run"), "--json"])
+    resumed = open_run(tmp_path / "run")
+    assert resumed.candidates() == whole.candidates()
+    assert resumed.steps() == whole.steps()
+    assert resumed.results() == whole.results()
+    assert kept(resumed) == learned
+
+
+def test_without_it_no_weights_are_kept(said, tmp_path):
+    said(*TINY, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "weights").exists()
+
+
+def test_cells_of_the_table_have_no_weights_to_inherit(refused, tmp_path):
+    settings = ("--set=inherit=yes", "--set=proposer=random")
+    error = refused("run", "llmatic", *settings, "--out", str(tmp_path / "run"))
+    assert "`inherit` needs `problem` code" in error
+
+
+def test_weights_come_back_from_the_folder_of_a_run_bit_for_bit(tmp_path):
+    memory = KeptWeights()
+    with pytest.raises(ValueError, match="`attach`"):
+        memory.get("0" * 64)
+    with create(tmp_path / "run", {}) as run:
+        memory.attach(run)
+        values = np.array([1 / 3, -0.0, 1e-45], np.float32)
+        memory["0" * 64] = Weights((("Dense/0/kernel", (3, 1)),), values)
+        other = KeptWeights()
+        other.attach(run)
+    told = other.get("0" * 64)
+    assert told.layout == (("Dense/0/kernel", (3, 1)),)
+    assert (told.values.dtype, told.values.tobytes()) == (np.float32, values.tobytes())
+    assert other.get("1" * 64) is None
+    assert [file.name for file in (run.folder / "weights").iterdir()] == [f"{'0' * 64}.npz"]
