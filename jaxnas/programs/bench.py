@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from jax.export import default_export_platform
 
 from jaxnas.data.dataset import Dataset
 from jaxnas.programs.judge import Check, Score, Train
@@ -89,6 +90,7 @@ def bench(
         optimizer=training.optimizer,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
+        platforms=(default_export_platform(),),  # that of the worker, which takes over our settings
     )
     seeds = range(training.seed, training.seed + training.runs)
     rates = [training.learning_rate] * training.runs

@@ -13,6 +13,7 @@ from jaxnas.programs import bench as module
 from jaxnas.programs.bench import Training, bench
 from jaxnas.programs.judge import REASONS, Judge
 from jaxnas.programs.page import pages
+from jaxnas.train.portable import opened
 
 PERCEPTRON = """import flax.linen as nn
 
@@ -60,6 +61,11 @@ def test_sources_become_fitness_and_reasons(desk):
     words = [bytes(row).rstrip(b"\0").decode() for row in np.asarray(told.extra["message"])]
     assert "Dense('6')" in words[2]
     assert "not finite at step" in words[4]
+
+
+def test_programs_are_for_the_device_that_trains_them_alone(desk):
+    (verdict,) = desk().check([SOURCE])
+    assert opened(verdict.programs).step.platforms == (jax.default_backend(),)
 
 
 def test_a_score_is_the_mean_over_seeds(desk):
