@@ -77,6 +77,26 @@ def test_a_score_is_the_mean_over_seeds(desk):
     assert alone[0] != alone[1]
 
 
+@pytest.mark.parametrize(
+    ("backend", "together", "wanted"), [("cpu", 0, 1), ("gpu", 0, 4), ("tpu", 2, 2), ("cpu", 3, 3)]
+)
+def test_how_many_train_at_a_time_goes_by_the_device_or_the_setting(
+    monkeypatch, backend, together, wanted
+):
+    asked = []
+    worker = SimpleNamespace(train=lambda jobs, deadline: [])
+    monkeypatch.setattr(module, "_worker", lambda data, n: asked.append(n) or worker)
+    monkeypatch.setattr(module, "default_export_platform", lambda: "cpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    bench(WAVES, TRAINING._replace(together=together)).train([], 1)
+    assert asked == [wanted]
+
+
+def test_a_negative_number_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="`together` must be at least 1"):
+        bench(WAVES, Training(together=-1))
+
+
 def test_a_level_that_does_not_exist_is_refused_at_once():
     with pytest.raises(ValueError, match="`level` must be auto"):
         bench(WAVES, Training(), level="vault")
