@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 from common import options, publish
+from jax.export import default_export_platform
 
 from jaxnas.data import load
 from jaxnas.programs.sandbox import Pool
@@ -23,7 +24,7 @@ from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Worker
 from jaxnas.train.portable import opened
 
-TASK, RATE = Task((40,), 10), 0.01
+TASK, RATE = Task((40,), 10, platforms=(default_export_platform(),)), 0.01
 HEAD = "import flax.linen as nn\n\n\nclass Model(nn.Module):\n    @nn.compact\n    def __call__(self, x):\n"
 BODIES = {
     "residual perceptron": """
@@ -194,7 +195,7 @@ def main():
             "Sources checked and traced, two at a time",
             head,
             rows,
-            "For CPU, CUDA and TPU at once.",
+            "For the kind of device at hand alone, as in a search.",
         )
     if "overhead" in args.parts:
         rows = list(overhead(dataset, *((100, 1) if args.quick else (1000, 5))))

@@ -1,4 +1,4 @@
-"""Random keys that cost less on a CPU and give the same numbers.
+"""Random keys that cost less: to draw from on a CPU, or to trace.
 
 XLA compiles JAX's Threefry for CPUs as a loop over its twenty rounds, which compiles fast and runs
 some ten times slower than the rounds written out. Inside a search that does little but draw random
@@ -6,7 +6,6 @@ numbers (evolution on a table) that is most of the time.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Key, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_WORDS = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}
 
 
 def unrolled(key: Key[Array, "*S"]) -> Key[Array, "*S"]:
@@ -37,16 +37,17 @@ def unrolled(key: Key[Array, "*S"]) -> Key[Array, "*S"]:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_UNROLLED)
 
 
-def rolled(data: UInt32[Array, "*S 2"]) -> Key[Array, "*S"]:
-    """Keys of the same numbers with Threefry's rounds as a loop, whatever the device.
+def generated(data: UInt32[Array, "*S 2"]) -> Key[Array, "*S"]:
+    """Keys from which XLA draws by its one operation for random bits, the same on every device.
 
-    For programs that are compiled for several kinds of devices at once and run rarely: JAX writes
-    the rounds anew for each kind and each shape that is drawn.
+    For programs that are traced often and run once: JAX's own keys write Threefry's rounds anew for
+    each shape that is drawn and each kind of device. The numbers are Threefry's too (Salmon et al.,
+    SC 2011), but of other counters than JAX's.
 
     Args:
       data: of keys of JAX's default kind.
     """
-    return jax.random.wrap_key_data(data, impl=_ROLLED)
+    return jax.random.wrap_key_data(data, impl=_GENERATED)
 
 
 def _hash(key: UInt32[Array, " 2"], high: Array, low: Array) -> tuple[Array, Array]:
@@ -62,24 +63,6 @@ def _hash(key: UInt32[Array, " 2"], high: Array, low: Array) -> tuple[Array, Arr
     return a, b
 
 
-@jax.jit  # compiled once a shape, however many draws have it
-def _hash_in_loop(key: UInt32[Array, " 2"], high: Array, low: Array) -> tuple[Array, Array]:
-    """The same as a loop over five groups of four rounds."""
-    schedule = jnp.stack([key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)])
-    rotations = jnp.array(_ROTATIONS, jnp.uint32)
-
-    def group(i: Array, ab: tuple[Array, Array]) -> tuple[Array, Array]:
-        a, b = ab
-        for r in range(4):
-            rotation = rotations[i % 2, r]
-            a = a + b
-            b = a ^ ((b << rotation) | (b >> (32 - rotation)))
-        later = (i + 2) % 3
-        return a + schedule[(i + 1) % 3], b + schedule[later] + i.astype(jnp.uint32) + 1
-
-    return jax.lax.fori_loop(0, 5, group, (high + schedule[0], low + schedule[1]))
-
-
 def _seed(seed: Array) -> UInt32[Array, " 2"]:
     return jax.random.key_data(jax.random.key(seed))
 
@@ -89,32 +72,51 @@ def _counters(shape: tuple[int, ...]) -> tuple[Array, Array]:
     return jnp.zeros_like(low), low
 
 
-def _kind(cipher: Callable[..., tuple[Array, Array]], name: str, tag: str) -> Any:
-    """A kind of keys that draws with one way to write the hash."""
-
-    def split(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
-        return jnp.stack(cipher(key, *_counters(shape)), axis=-1)
-
-    def fold_in(key: UInt32[Array, " 2"], data: Any) -> UInt32[Array, " 2"]:
-        return jnp.stack(cipher(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
-
-    def bits(key: UInt32[Array, " 2"], width: int, shape: tuple[int, ...]) -> Array:
-        if width == 64:
-            high, low = (x.astype(jnp.uint64) for x in cipher(key, *_counters(shape)))
-            return (high << 32) | low
-        a, b = cipher(key, *_counters(shape))
-        return (a ^ b).astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[width])
-
-    return define_prng_impl(
-        key_shape=(2,),
-        seed=_seed,
-        split=split,
-        random_bits=bits,
-        fold_in=fold_in,
-        name=name,
-        tag=tag,
-    )
+def _split(key: UInt32[Array, " 2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    return jnp.stack(_hash(key, *_counters(shape)), axis=-1)
 
 
-_UNROLLED = _kind(_hash, "threefry2x32_unrolled", "fry1")
-_ROLLED = _kind(_hash_in_loop, "threefry2x32_rolled", "fry5")
+def _fold_in(key: UInt32[Array, " 2"], data: Any) -> UInt32[Array, " 2"]:
+    return jnp.stack(_hash(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
+
+
+def _bits(key: UInt32[Array, " 2"], width: int, shape: tuple[int, ...]) -> Array:
+    if width == 64:
+        high, low = (x.astype(jnp.uint64) for x in _hash(key, *_counters(shape)))
+        return (high << 32) | low
+    a, b = _hash(key, *_counters(shape))
+    return (a ^ b).astype(_WORDS[width])
+
+
+_UNROLLED = define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_bits,
+    fold_in=_fold_in,
+    name="threefry2x32_unrolled",
+    tag="fry1",
+)
+
+
+def _drawn(key: UInt32[Array, " 2"], first: Any, use: int, shape: Any, dtype: Any) -> Array:
+    """Bits of the counters from `first` on, of which every use has its own."""
+
+    @jax.custom_batching.sequential_vmap  # of several keys at once XLA would take the first alone
+    def draw(state: UInt32[Array, " 4"]) -> Array:
+        algorithm = jax.lax.RandomAlgorithm.RNG_THREE_FRY
+        return jax.lax.rng_bit_generator(state, shape, dtype, algorithm=algorithm)[1]
+
+    counter = (jnp.asarray([word], jnp.uint32) for word in (first, use))
+    return draw(jax.lax.concatenate([key, *counter], 0))
+
+
+_GENERATED = define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=lambda key, shape: _drawn(key, 0, 0, (*shape, 2), jnp.uint32),
+    random_bits=lambda key, width, shape: _drawn(key, 0, 1, shape, _WORDS[width]),
+    fold_in=lambda key, data: _drawn(key, data, 2, (2,), jnp.uint32),
+    name="threefry2x32_generated",
+    tag="fry7",
+)

@@ -37,6 +37,8 @@ class Attempt(NamedTuple):
       wait: seconds until the next try; None if there is none.
       usage: tokens, where the server said.
       message: what went wrong, in words.
+      forced: tokens that a grammar or schema put in the place of the model's own, over all replies;
+        None where nobody said, or nothing constrained it.
     """
 
     request: str
@@ -48,6 +50,7 @@ class Attempt(NamedTuple):
     wait: float | None
     usage: Usage | None
     message: str
+    forced: int | None = None
 
 
 def attempts(
@@ -152,7 +155,9 @@ def _row(
     wait: float | None,
 ) -> Attempt:
     if isinstance(done, Completion):
-        return Attempt(key, number, model, "ok", None, took, None, done.usage, "")
+        told = [reply.forced for reply in done.replies if reply.forced is not None]
+        forced = sum(told) if told else None
+        return Attempt(key, number, model, "ok", None, took, None, done.usage, "", forced)
     if isinstance(done, ModelError):
         return Attempt(key, number, model, done.kind, done.status, took, wait, None, str(done))
     return Attempt(key, number, model, "cancelled", None, took, None, None, "")

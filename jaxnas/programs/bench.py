@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.export import default_export_platform
 
 from jaxnas.data.dataset import Dataset
 from jaxnas.programs.judge import Check, Score, Starts, Train
@@ -17,6 +19,7 @@ from jaxnas.programs.sandbox.program import Task
 from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Outcome, Worker
 
+SEVERAL = 4  # programs at the same time on an accelerator; compiling them takes as many cores
 KEY = np.zeros(2, np.uint32)  # batches are the same for all programs
 _WORKERS: dict[tuple[int, int], tuple[Dataset, Worker]] = {}
 
@@ -33,7 +36,8 @@ class Training(NamedTuple):
       evaluate_every: steps between two looks at the validation split.
       runs: trainings, whose mean accuracies count.
       seed: of the first run; the next ones follow.
-      together: programs trained at the same time, of use on an accelerator.
+      together: programs trained at the same time; 0 for one on a CPU and several on an accelerator,
+        which one small program does not fill.
       deadline: seconds that these may take, compilation included.
     """
 
@@ -45,7 +49,7 @@ class Training(NamedTuple):
     evaluate_every: int = 100
     runs: int = 1
     seed: int = 0
-    together: int = 1
+    together: int = 0
     deadline: float = 600.0
 
 
@@ -79,9 +83,10 @@ def bench(
       limits: of one source.
 
     Raises:
-      ValueError: if the level does not work here.
+      ValueError: if the level does not work here, or `together` is negative.
     """
     isolation.resolve(level)
+    together = _together(training)
     task = Task(
         shape=tuple(dataset.train.x.shape[1:]),
         classes=len(dataset.classes),
@@ -89,6 +94,7 @@ def bench(
         optimizer=training.optimizer,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
+        platforms=(default_export_platform(),),  # that of the worker, which takes over our settings
     )
     seeds = range(training.seed, training.seed + training.runs)
     rates = [training.learning_rate] * training.runs
@@ -101,10 +107,18 @@ def bench(
             Job(one, KEY, list(seeds), rates, steps, every, start)
             for one, start in zip(programs, starts, strict=True)
         ]
-        outcomes = _worker(dataset, training.together).train(jobs, training.deadline)
+        outcomes = _worker(dataset, together).train(jobs, training.deadline)
         return [_score(outcome, steps) for outcome in outcomes]
 
     return Bench(lambda sources: _pool(task, level, workers, limits).check(sources), train)
+
+
+def _together(training: Training) -> int:
+    if training.together < 0:
+        raise ValueError(
+            f"`together` must be at least 1, or 0 to go by the device, but got {training.together}."
+        )
+    return training.together or (1 if jax.default_backend() == "cpu" else SEVERAL)
 
 
 @cache

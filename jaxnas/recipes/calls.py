@@ -55,6 +55,7 @@ def row(attempt: Attempt, step: int, prices: Prices) -> Call:
         completion,
         money / 1e6 if attempt.usage and math.isfinite(money) else None,
         attempt.message,
+        attempt.forced,
     )
 
 

@@ -74,7 +74,8 @@ class Config(ModelConfig):
       runs: trainings whose mean judges what is found, and the seeds beside it.
       level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
       workers: sources checked at a time.
-      deadline: seconds that the training of one program may take.
+      together: programs trained at the same time; 0 for one on a CPU, several on an accelerator.
+      deadline: seconds that the training of these may take.
     """
 
     data: str = "mnist1d"
@@ -95,6 +96,7 @@ class Config(ModelConfig):
     runs: int = 3
     level: str = "auto"
     workers: int = 2
+    together: int = 0
     deadline: float = 600.0
 
 
@@ -223,6 +225,7 @@ def _training(config: Config) -> Training:
         batch=config.train_batch,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
+        together=config.together,
         deadline=config.deadline,
     )
 

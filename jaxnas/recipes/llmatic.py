@@ -89,7 +89,8 @@ class Config(ModelConfig):
       runs: trainings whose mean judges what is found, and the seed network beside it.
       level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
       workers: sources checked at a time.
-      deadline: seconds that the training of one program may take.
+      together: programs trained at the same time; 0 for one on a CPU, several on an accelerator.
+      deadline: seconds that the training of these may take.
     """
 
     problem: str = "table"
@@ -118,6 +119,7 @@ class Config(ModelConfig):
     runs: int = 3
     level: str = "auto"
     workers: int = 2
+    together: int = 0
     deadline: float = 600.0
 
 
@@ -263,6 +265,7 @@ def _training(config: Config) -> Training:
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
         momentum=config.momentum,
+        together=config.together,
         deadline=config.deadline,
     )
 

@@ -72,20 +72,23 @@ def _table(rows: Sequence[Call], total: Spent) -> Markup:
         "calls",
         "tokens read",
         "tokens written",
+        "of them forced",
         "time",
         "per call",
         "cost",
     ]
     caption = (
         "Time is added up over calls, of which several may be under way at once. Cost is in the "
-        "currency of the prices given; what failed is not priced, since no server says."
+        "currency of the prices given; what failed is not priced, since no server says. Forced are "
+        "tokens that a grammar put in the place of the model's own, where that is known."
     )
     words = ["model", "outcome"]
     return table(heads, lines, caption=caption, text=words, sums=[len(lines) - 1])
 
 
 def _cells(some: Spent, answered: bool) -> list[str]:
-    told = [f"{some.prompt:,}", f"{some.completion:,}"] if answered else ["-", "-"]
+    forced = f"{some.forced / some.bound:.0%}" if some.bound else "-"
+    told = [f"{some.prompt:,}", f"{some.completion:,}", forced] if answered else ["-"] * 3
     mean = some.seconds / some.calls
     price = cost(some) if answered else "-"
     return [f"{some.calls:,}", *told, duration(some.seconds), f"{number(float(mean))} s", price]

@@ -160,7 +160,7 @@ class Run:
         May be called from any thread while the run is open for writing.
         """
         with self._write() as db:
-            db.execute(calls.TABLE)
+            calls.prepare(db)
             ledger.write(db, "calls", ((None, *row) for row in rows))
 
     def put_results(self, results: Iterable[Result]) -> None:

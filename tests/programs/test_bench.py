@@ -13,6 +13,7 @@ from jaxnas.programs import bench as module
 from jaxnas.programs.bench import Training, bench
 from jaxnas.programs.judge import REASONS, Judge
 from jaxnas.programs.page import pages
+from jaxnas.train.portable import opened
 
 PERCEPTRON = """import flax.linen as nn
 
@@ -62,6 +63,11 @@ def test_sources_become_fitness_and_reasons(desk):
     assert "not finite at step" in words[4]
 
 
+def test_programs_are_for_the_device_that_trains_them_alone(desk):
+    (verdict,) = desk().check([SOURCE])
+    assert opened(verdict.programs).step.platforms == (jax.default_backend(),)
+
+
 def test_a_score_is_the_mean_over_seeds(desk):
     ((verdict,), alone) = desk().check([SOURCE]), []
     for seed, runs in ((1, 1), (2, 1), (1, 2)):
@@ -99,6 +105,26 @@ def test_a_child_begins_where_its_parent_ended(desk):
     alone.evaluate(jax.random.key(0), asked)
     (own,) = scratch.values()
     assert np.abs(other.values - own.values)[: 8 * 6 + 6].mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("backend", "together", "wanted"), [("cpu", 0, 1), ("gpu", 0, 4), ("tpu", 2, 2), ("cpu", 3, 3)]
+)
+def test_how_many_train_at_a_time_goes_by_the_device_or_the_setting(
+    monkeypatch, backend, together, wanted
+):
+    asked = []
+    worker = SimpleNamespace(train=lambda jobs, deadline: [])
+    monkeypatch.setattr(module, "_worker", lambda data, n: asked.append(n) or worker)
+    monkeypatch.setattr(module, "default_export_platform", lambda: "cpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    bench(WAVES, TRAINING._replace(together=together)).train([], 1)
+    assert asked == [wanted]
+
+
+def test_a_negative_number_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="`together` must be at least 1"):
+        bench(WAVES, Training(together=-1))
 
 
 def test_a_level_that_does_not_exist_is_refused_at_once():

@@ -78,12 +78,18 @@ def programs(folder: Path, *, steps: int = 20, batch: int = 6, count: int = 100)
 def _calls(rng: np.random.Generator, step: int, serial: int) -> list[Call]:
     done = Call(
         step, f"{serial:064x}", 1, "coder-1.5b", "ok", None, 4 + rng.random(), 700, 220, 0.0008
-    )
+    )._replace(forced=66)
     if serial % 9:
         return [done]
     busy = "429 from http://127.0.0.1:8091: too many requests at a time"
     failed = done._replace(
-        outcome="limited", status=429, prompt=None, completion=None, money=None, message=busy
+        outcome="limited",
+        status=429,
+        prompt=None,
+        completion=None,
+        money=None,
+        message=busy,
+        forced=None,
     )
     return [failed, done._replace(attempt=2)]
 

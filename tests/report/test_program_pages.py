@@ -221,6 +221,7 @@ def test_calls_are_summed_by_outcome(made):
     row = page.row("coder-1.5b")
     assert row[1:5] == ["ok", f"{total.answered}", f"{total.prompt:,}", f"{total.completion:,}"]
     assert page.row("all")[2:5] == [f"{len(calls)}", f"{total.prompt:,}", f"{total.completion:,}"]
+    assert page.row("all")[5] == row[5] == "30%"
     assert page.row("all")[-1] == f"{120 * 0.0008:.4f}"
     assert f"{len(calls)} calls for 120 different requests, 120 answered" in page.text
     failed = len(calls) - 120
@@ -241,6 +242,7 @@ def test_a_cost_that_is_not_known_is_not_made_up(tmp_path, money, cost):
         rows = [Call(1, "k", 1, "<b>", "ok", None, 1.0, 10, None, price) for price in money]
         run.put_calls([*rows, rows[0]._replace(outcome="server", money=None, message=HOSTILE)])
     page = Page(report([run.folder]).read_text())
+    assert page.row("all")[5] == "-"
     assert page.row("all")[-1] == cost
     assert f"cost: {cost}." in page.text
     assert "Of 2 answers nobody said how many tokens they took." in page.text

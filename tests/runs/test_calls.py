@@ -5,13 +5,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxnas.llm import ModelError, Prices, Usage, ask_all, attempts, scripted
+from jaxnas.llm import (
+    Client,
+    Completion,
+    ModelError,
+    Prices,
+    Reply,
+    Usage,
+    ask_all,
+    attempts,
+    scripted,
+)
 from jaxnas.llm.attempts import Attempt
 from jaxnas.recipes.calls import row, to_ledger, used
 from jaxnas.runs import Call, RunLockedError, Step, create, open_run, spent
 
 OK = Call(1, "a" * 64, 1, "m", "ok", None, 2.0, 100, 20, 0.5)
 UNTOLD = OK._replace(request="b" * 64, prompt=None, completion=None, money=None)
+BOUND = OK._replace(request="d" * 64, completion=10, forced=4)
 BUSY = Call(2, "c" * 64, 1, "m", "limited", 429, 0.5, None, None, None, "too many requests")
 
 
@@ -39,6 +50,35 @@ def test_a_run_that_asked_no_model_has_no_table_and_no_calls(tmp_path):
     assert open_run(run.folder).calls() == [OK]
 
 
+def test_a_ledger_of_before_grammars_were_counted_can_be_read_and_written(tmp_path):
+    run = create(tmp_path / "run", {})
+    names = ("step", "request", "attempt", "model", "outcome", "status", "seconds")
+    names += ("prompt", "completion", "money", "message")
+    with sqlite3.connect(run.folder / "run.sqlite") as db:
+        db.execute(f"CREATE TABLE calls (id INTEGER PRIMARY KEY, {', '.join(names)})")
+        marks = ", ".join("?" * len(names))
+        db.execute(f"INSERT INTO calls VALUES (NULL, {marks})", OK[: len(names)])
+    assert open_run(run.folder).calls() == [OK]
+    with open_run(run.folder) as again:
+        again.put_calls([BOUND])
+    assert open_run(run.folder).calls() == [OK, BOUND]
+
+
+def test_what_a_grammar_forced_is_summed_over_the_replies_that_say(tmp_path):
+    said = iter([(3, None, 4), (None, None), (0,)])
+
+    async def send(request):
+        replies = tuple(Reply("x", forced=forced) for forced in next(said))
+        return Completion(replies, Usage(5, 9), "m", 0.1)
+
+    question = [{"role": "user", "content": "?"}]
+    with create(tmp_path / "run", {}) as run:
+        client = attempts(Client("m", send), on_attempt=to_ledger(run))
+        for _ in range(3):
+            ask_all([client.complete(question)])
+        assert [call.forced for call in run.calls()] == [7, None, 0]
+
+
 def test_only_an_open_run_takes_calls(tmp_path):
     with pytest.raises(RunLockedError, match="inside `with run:`"):
         create(tmp_path / "run", {}).put_calls([OK])
@@ -61,8 +101,9 @@ def test_threads_may_write_at_once(tmp_path):
 
 def test_sums_count_what_nobody_said_and_guess_nothing():
     total = spent([OK, OK, UNTOLD, BUSY])
-    assert total == (4, 3, 200, 40, 1, 1.0, 1, 6.5)
-    assert spent([]) == (0, 0, 0, 0, 0, 0.0, 0, 0.0)
+    assert total == (4, 3, 200, 40, 0, 0, 1, 1.0, 1, 6.5)
+    assert spent([]) == (0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0.0)
+    assert spent([OK, BOUND, BOUND])[3:6] == (40, 20, 8)
 
 
 def test_the_price_of_an_attempt_is_that_of_its_tokens_or_unknown():

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.stages import Wrapped
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from jaxnas.core.keys import rolled
+from jaxnas.core.keys import generated
 from jaxnas.nn.network import cross_entropy
 from jaxnas.programs.sandbox.verdict import Rejected
 
@@ -68,7 +68,7 @@ def functions(model: nn.Module, shape: tuple[int, ...], classes: int) -> Functio
 
     @jax.jit
     def init(key: UInt32[Array, " 2"]) -> tuple[Leaves, Leaves]:
-        rngs = {"params": rolled(key)}
+        rngs = {"params": generated(key)}
         with nn.intercept_methods(_typing(types)):
             variables = model.init(rngs, jnp.zeros((1, *shape)), **_mode(model, False))
         named = list(_named(variables))

@@ -1,7 +1,7 @@
 """Traces a source into programs that train it: what a child process does with a candidate.
 
-The candidate is called under trace only. What comes out are three XLA programs, made for all kinds
-of devices at once, in which our own optimizer updates its weights:
+The candidate is called under trace only. What comes out are three XLA programs, for all kinds of
+devices that the task names, in which our own optimizer updates its weights:
 
     init(key) -> state          step(state, x, y, key, learning_rate) -> (state, loss, accuracy)
     evaluate(state, x) -> logits

@@ -1,4 +1,4 @@
-"""The process that has imported everything once: it forks for each candidate and cleans up after it.
+"""The process that has imported and traced what is usual once: it forks for each candidate and cleans up after it.
 
 It runs no candidate code. It starts no device and no thread, so that a fork of it is sound: threads
 do not survive a fork, the locks they hold do. As reaper of all its descendants it inherits those
@@ -18,9 +18,25 @@ import time
 from typing import Any, NamedTuple
 
 from jaxnas.programs.sandbox import child, confine, frames, processes
+from jaxnas.programs.sandbox.program import Task, examined
 
 # What traces import when they first need it: once here, and not in every fork.
 LATE = ("scipy.linalg", "jaxlib.mlir.dialects.builtin", "jaxlib.mlir.dialects.mhlo")
+# A network of ours that is looked at once, so that forks find in JAX's memory what all of them trace.
+USUAL = """
+import flax.linen as nn
+
+
+class Model(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.Conv(4, (3,), strides=2)(x[..., None]))
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        x = x + nn.gelu(nn.Conv(4, (3,))(nn.LayerNorm()(x)))
+        x = nn.max_pool(x, (2,), (2,)) + nn.avg_pool(x, (2,), (2,))
+        x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(4)(nn.Dense(5)(x))
+"""
 JOB = 1 << 20  # bytes a job may have
 TICK = 20  # milliseconds between two looks at clock and memory
 TAIL = 16 << 10  # bytes of what is printed that are passed on
@@ -37,6 +53,7 @@ def main() -> None:
     for name in (*LATE, "landlockpy"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    examined(USUAL, Task((8,), 4, batch=2, eval_batch=2))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     gc.collect()
     gc.freeze()  # what no collection touches stays shared with the forks
