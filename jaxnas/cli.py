@@ -307,8 +307,7 @@ def _early(outcome: Any) -> list[str]:
 
 
 def _barren(outcome: Any) -> list[str]:
-    found = {row.seed for row in outcome.found}
-    seeds = [str(seed) for seed in range(outcome.run.config["seeds"]) if seed not in found]
+    seeds = [str(seed) for seed in outcome.run.barren()]
     if not seeds:
         return []
     why = ", ".join(f"{count} {reason}" for reason, count in outcome.run.failures().items())

@@ -12,7 +12,7 @@ from jaxnas.core import legs_over_seeds
 from jaxnas.recipes import load
 from jaxnas.recipes.settings import changed, renewed
 from jaxnas.recipes.system import System, judged
-from jaxnas.runs.drive import Display, Driven, drive
+from jaxnas.runs.drive import Display, drive
 from jaxnas.runs.environment import environment
 from jaxnas.runs.rows import Result
 from jaxnas.runs.store import Run, create, open_run
@@ -155,9 +155,10 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
             failures=system.failures,
             progress=shown,
         )
-        found_by = _fruitful(run, driven, seeds)
+        # What the others answer is what they began with.
+        fruitful = [seed for seed in range(seeds) if seed not in run.barren()]
         best = driven.search.best(driven.state)
-        told = {"found": judged(system, key_judge, "found", best, found_by)}
+        told = {"found": judged(system, key_judge, "found", best, fruitful)}
         for kind, genotypes in (system.baseline or _nothing)(key_random, seeds).items():
             told[kind] = judged(system, key_judge, kind, genotypes)
         run.put_results([row for one in told.values() for row in one.rows])
@@ -169,12 +170,6 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
     # What a searcher asked for is in the ledger; a gradient search measures only its answers.
     evaluations = run.totals()[0] or len(found) + len(random)
     return Outcome(run, found, random, driven.state, evaluations, driven.seconds, driven.early)
-
-
-def _fruitful(run: Run, driven: Driven, seeds: int) -> list[int]:
-    """The seeds that found anything; what the others answer is what they began with."""
-    barren = run.barren() if driven.step else range(seeds)
-    return [seed for seed in range(seeds) if seed not in barren]
 
 
 def _nothing(key: Key[Array, ""], seeds: int) -> dict[str, PyTree]:

@@ -27,14 +27,7 @@ def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
     Raises:
       ValueError: if the run is not finished or found no program, or `seed` is none of its seeds.
     """
-    found = [row for row in run.results() if row.kind == "found"]
-    if not run.ended():
-        raise ValueError(f"{run.folder} is not finished; continue it first: jaxnas resume.")
-    if not found:
-        raise ValueError(f"{run.folder} found nothing: no program of it could be measured.")
-    chosen = [row for row in found if seed is None or row.seed == seed]
-    if not chosen:
-        raise ValueError(f"`seed` must be in 0 ... {len(found) - 1}, but got {seed}.")
+    chosen = answers(run, seed)
     best = max(chosen, key=lambda row: _known(row).get("fitness", -math.inf))
     if "\n" not in best.genotype.strip():
         raise ValueError(f"{run.folder} found no program, but {best.genotype!r}.")
@@ -42,6 +35,24 @@ def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(header(run, best) + best.genotype.strip("\n") + "\n", encoding="utf-8")
     return [file]
+
+
+def answers(run: Run, seed: int | None = None) -> list[Result]:
+    """What the seeds of a run found, or one of them.
+
+    Raises:
+      ValueError: if the run is not finished or found nothing, or `seed` is none of its seeds.
+    """
+    found = [row for row in run.results() if row.kind == "found"]
+    if not run.ended() or not (found or run.barren()):
+        raise ValueError(f"{run.folder} is not finished; continue it first: jaxnas resume.")
+    if not found:
+        raise ValueError(f"{run.folder} found nothing: no candidate of it could be measured.")
+    chosen = [row for row in found if seed is None or row.seed == seed]
+    if not chosen:
+        known = ", ".join(str(row.seed) for row in found)
+        raise ValueError(f"`seed` must be one that found something, {known}, but got {seed}.")
+    return chosen
 
 
 def header(run: Run, best: Result) -> str:

@@ -26,6 +26,7 @@ from jaxnas.formulas.rewrite import canonical
 from jaxnas.formulas.tape import Grammar, nested, parse, to_latex, to_text, translated
 from jaxnas.formulas.tasks import Scale
 from jaxnas.formulas.update_rules import BASELINES, space
+from jaxnas.recipes.export_source import answers
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -243,15 +244,9 @@ def export(run: Run, out: Path, seed: int | None = None) -> list[Path]:
       The file.
 
     Raises:
-      ValueError: if the run is not finished, or `seed` is none of its seeds.
+      ValueError: if the run is not finished or found nothing, or `seed` is none of its seeds.
     """
-    found = [row for row in run.results() if row.kind == "found"]
-    if run.meta().get("status") != "finished" or not found:
-        raise ValueError(f"{run.folder} is not finished; continue it first: jaxnas resume.")
-    chosen = [row for row in found if seed is None or row.seed == seed]
-    if not chosen:
-        raise ValueError(f"`seed` must be in 0 ... {len(found) - 1}, but got {seed}.")
-    best = max(chosen, key=lambda row: row.metrics["fitness"])
+    best = max(answers(run, seed), key=lambda row: row.metrics["fitness"])
     config = Config(**run.config["config"])
     kind = tasks.find(config.task)
     main = next(iter(kind.finals(_scales(config)[1], False).values())).task

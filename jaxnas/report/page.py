@@ -152,8 +152,7 @@ def _banners(one: View) -> list[Markup]:
             f"{_listed(dead)}). Their networks can only guess."
         )
     ended = one.run.ended()
-    seen, seeds = {r.seed for r in found}, range(int(one.run.config.get("seeds", 0)))
-    barren = [seed for seed in seeds if seed not in seen] if ended else []
+    barren = one.run.barren() if ended else []
     if barren:
         said.append(
             f"Nothing found: of seed {_listed(barren)} no candidate could be measured, so there is "

@@ -216,10 +216,12 @@ class Run:
         query = f"SELECT * FROM candidates WHERE fitness IS NULL {order}"
         return [Candidate(*row) for row in ledger.read(self._path, query, n)]
 
-    def barren(self) -> set[int]:
-        """Seeds of which candidates were asked for and none could be measured."""
-        query = "SELECT seed FROM candidates GROUP BY seed HAVING COUNT(fitness) = 0"
-        return {seed for (seed,) in ledger.read(self._path, query)}
+    def barren(self) -> list[int]:
+        """Seeds without an answer: no step was made, or no candidate could be measured."""
+        if not self.last():
+            return list(range(self.config.get("seeds", 0)))
+        query = "SELECT seed FROM candidates GROUP BY seed HAVING COUNT(fitness) = 0 ORDER BY seed"
+        return [seed for (seed,) in ledger.read(self._path, query)]
 
     def failures(self) -> dict[str, int]:
         """How many candidates failed, by reason, the most common first."""

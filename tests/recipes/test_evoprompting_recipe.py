@@ -150,6 +150,26 @@ def test_a_killed_run_resumes_to_the_uninterrupted_one(whole, desk, tmp_path, ki
     assert resumed.meta()["front"] == whole.meta()["front"]
 
 
+def test_a_run_whose_budget_ends_answers_with_what_it_has_and_goes_on(whole, desk, said, tmp_path):
+    """Fourteen requests are the first round of two seeds and six of the second."""
+    folder = tmp_path / "run"
+    facts = said(*TINY[:-1], *SERVED, "--set", "requests=14", "--out", str(folder))
+    assert "after 2 of 4 steps" in facts["warnings"][0]
+    cut = open_run(folder)
+    assert cut.candidates() == [row for row in whole.candidates() if row.step <= 2]
+    for seed, found in enumerate(facts["found"]):
+        (last,) = [row.metrics for row in cut.steps() if (row.step, row.seed) == (2, seed)]
+        assert found["score"] == pytest.approx(last["score"])
+    assert len(cut.meta()["front"]["searches"]) == 2
+    desk.clear()
+    assert said("resume", str(folder), "--set", "requests=24")["warnings"] == []
+    assert len(desk) == 24 - 14
+    resumed = open_run(folder)
+    assert resumed.candidates() == whole.candidates()
+    assert resumed.results() == whole.results()
+    assert resumed.meta()["front"] == whole.meta()["front"]
+
+
 @pytest.mark.parametrize("setting", ["baseline=few_shot", "baseline=random_parents"])
 def test_baselines_are_settings(setting, desk, said, tmp_path):
     out = ("--out", str(tmp_path / "run"))

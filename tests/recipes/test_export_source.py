@@ -57,7 +57,7 @@ def test_another_seed_and_a_folder_can_be_chosen(tmp_path, exporting):
     ("how", "seed", "words"),
     [
         ({"status": "interrupted"}, None, "is not finished"),
-        ({}, 3, "`seed` must be in 0 ... 2, but got 3"),
+        ({}, 3, "`seed` must be one that found something, 0, 1, 2, but got 3"),
         ({"programs": ["|a~0|", "|b~0|"]}, None, "found no program"),
     ],
 )
