@@ -34,15 +34,14 @@ from jaxnas.programs.evoprompting import (
     steps,
     untuned,
 )
-from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.page import pages, text
-from jaxnas.programs.proposer import Proposer, from_client, random_edits
+from jaxnas.programs.proposer import Proposer, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
-from jaxnas.recipes.programs import judges, trace
+from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -67,8 +66,9 @@ class Config(ModelConfig):
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
       tune: `none`, or `soft_prompt` of the local model between rounds.
-      grammar: whether replies are held to a grammar of Flax classes: `yes`, `no`, or `auto` for the
-        local model alone.
+      edits: whether the model is asked for one edit of the first parent, not for a whole class.
+      grammar: whether replies are held to a grammar of Flax classes, or of edits: `yes`, `no`, or
+        `auto` for the local model alone.
       style: `chat` (an instruction before the examples) or `completion` (the examples alone).
       steps: of training.
       train_batch: examples of a step.
@@ -92,6 +92,7 @@ class Config(ModelConfig):
     proposer: str = "llm"
     baseline: str = "none"
     tune: str = "none"
+    edits: bool = False
     grammar: str = "auto"
     style: str = "chat"
     steps: int = 1000
@@ -186,6 +187,8 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
     """Who writes and learns, and what is told of the run."""
     if config.tune not in ("none", "soft_prompt"):
         raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
+    if config.edits and config.tune != "none":
+        raise ValueError(f"`tune` {config.tune} learns whole classes; leave out `edits`.")
     if config.proposer == "random" and config.tune != "none":
         raise ValueError(f"`tune` {config.tune} needs `proposer` llm; random edits learn nothing.")
     if config.proposer == "random":
@@ -193,12 +196,13 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
     if config.proposer != "llm":
         raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
-    write = partial(
-        from_client,
-        wanted="Model",
+    write = writer(
+        shape,
+        classes,
+        edits=config.edits,
+        constrained=is_constrained(config, config.grammar),
         max_tokens=config.max_tokens,
         begun=STUB,
-        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
     )
     if config.tune == "soft_prompt":
         return _soft(config, write)

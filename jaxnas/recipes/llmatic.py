@@ -27,17 +27,16 @@ from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
-from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
 from jaxnas.programs.page import text
-from jaxnas.programs.proposer import Proposer, from_client, random_edits
+from jaxnas.programs.proposer import Proposer, random_edits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, connect, is_constrained
-from jaxnas.recipes.programs import judges, trace
+from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.runs.store import Run
@@ -66,8 +65,9 @@ class Config(ModelConfig):
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
-      grammar: whether replies are held to a grammar of cells or classes: `yes`, `no`, or `auto` for
-        the local model alone.
+      edits: whether the model is asked for one edit of the parent, not for a whole class; of code.
+      grammar: whether replies are held to a grammar of cells, classes or edits: `yes`, `no`, or
+        `auto` for the local model alone.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
       flops_low: lower end of the axis of FLOPs of one example, of code.
@@ -98,6 +98,7 @@ class Config(ModelConfig):
     init_prompts: int = 10
     published: bool = False
     rivals: int = 5
+    edits: bool = False
     grammar: str = "auto"
     max_tokens: int = 0
     ratio_high: float = 64.0
@@ -143,6 +144,8 @@ def build(config: Config) -> System:
             f"`evaluations` must be a positive multiple of `batch`, but got "
             f"{config.evaluations} with a batch of {config.batch}."
         )
+    if config.problem == "table" and config.edits:
+        raise ValueError("`edits` are of programs; with cells of the table leave it out.")
     if config.problem == "table":
         return _on_table(config)
     if config.problem == "code":
@@ -190,11 +193,12 @@ def _of_code(config: Config) -> System:
     )
     mutations = MUTATIONS[:PUBLISHED] if config.published else MUTATIONS
     candidates = networks(shape, classes, axes=axes, mutations=mutations)
-    by_model = partial(
-        from_client,
-        wanted="Model",
+    by_model = writer(
+        shape,
+        classes,
+        edits=config.edits,
+        constrained=is_constrained(config, config.grammar),
         max_tokens=config.max_tokens or CODE_TOKENS,
-        grammar=flax_class(shape, classes) if is_constrained(config, config.grammar) else None,
     )
     propose, attach = _proposer(config, by_model, random_edits)
     centroids = cvt(jax.random.key(0), cells=config.cells)
