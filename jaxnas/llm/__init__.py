@@ -7,8 +7,8 @@ A `Client` sends a `Request` and gets a `Completion`. Back-ends make one (`endpo
     client = record(client, "replies.jsonl")              # ask once, replay for ever
     client = Budget(requests=2000, tokens=3_000_000).guard(client)
     client = attempts(client, concurrency=8, on_attempt=ledger.append)
-    client = structured(several(client))                  # JSON and n > 1, whatever the server can
-    completion = await client.complete(messages, n=4, temperature=0.6, max_tokens=400, seed=0)
+    client = structured(client)                           # JSON, whatever the server can
+    completion = await client.complete(messages, temperature=0.6, max_tokens=400, seed=0)
 
 In the place of the first line, `jaxnas.llm.local.local()` runs a model in this process; it is
 imported by that name, since it needs JAX, which the rest does not.
@@ -34,5 +34,4 @@ from jaxnas.llm.endpoint import endpoint as endpoint
 from jaxnas.llm.loops import ask_all as ask_all
 from jaxnas.llm.record import MissError as MissError, record as record, replay as replay
 from jaxnas.llm.scripted import scripted as scripted
-from jaxnas.llm.several import several as several
 from jaxnas.llm.structured import structured as structured

@@ -75,7 +75,7 @@ class Completion(NamedTuple):
     """The answer to one request.
 
     Attributes:
-      replies: at most the `n` asked for; some servers give fewer (`several`).
+      replies: at most the `n` asked for; some servers give fewer, or refuse more than one.
       usage: None if the server does not say.
       model: the model that answered, by the server's name for it.
       latency: seconds from sending to the last token.

@@ -1,6 +1,7 @@
 """What a language model answers to a batch of proposals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jaxnas.llm import Client, Completion, ModelError, Reply, ask_all
 from jaxnas.programs.proposal import Proposal
@@ -9,7 +10,11 @@ UNFIT = (400, 413, 422)  # what HTTP says of a request that is itself at fault
 
 
 def replies(
-    client: Client, proposals: Sequence[Proposal], *, max_tokens: int, grammar: str | None = None
+    client: Client,
+    proposals: Sequence[Proposal],
+    *,
+    max_tokens: int,
+    form: Callable[[Proposal], Mapping[str, Any]] = lambda one: {},
 ) -> list[Reply]:
     """One reply to each proposal, all under way at once.
 
@@ -20,7 +25,7 @@ def replies(
       client: what is asked.
       proposals: the batch.
       max_tokens: the most tokens of a reply.
-      grammar: whose sentences replies are; None leaves the model free.
+      form: what the reply to a proposal is held to, as `grammar` or `schema`; free by default.
 
     Raises:
       ModelError: if the model does not answer even after all attempts, or refuses everything.
@@ -32,7 +37,7 @@ def replies(
             temperature=one.temperature,
             max_tokens=max_tokens,
             seed=one.seed,
-            grammar=grammar,
+            **form(one),
         )
         for one in proposals
     ]

@@ -17,6 +17,7 @@ Example:
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int8
@@ -133,8 +134,11 @@ def from_client(
       BudgetError: likewise, if the budget is spent.
     """
 
+    def form(one: Proposal) -> Mapping[str, Any]:
+        return {"grammar": grammar}
+
     def propose(proposals: Sequence[Proposal]) -> list[str]:
-        told = replies(client, proposals, max_tokens=max_tokens, grammar=grammar)
+        told = replies(client, proposals, max_tokens=max_tokens, form=form)
         return [one.text for one in told]
 
     return propose

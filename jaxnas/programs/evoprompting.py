@@ -189,9 +189,21 @@ def prompt(examples: Sequence[Example]) -> str:
         f"{_metrics(one.size, 1 - one.error)}{without_imports(one.source)}\n\n\n"
         for one in examples
     ]
+    return "".join(shown) + _metrics(*_wanted(examples)) + STUB
+
+
+def _wanted(examples: Sequence[Example]) -> tuple[int, float]:
     size = (9 * min(one.size for one in examples) + 500) // 1000 * 100
-    accuracy = 1.02 * max(1 - one.error for one in examples)
-    return "".join(shown) + _metrics(size, accuracy) + STUB
+    return size, 1.02 * max(1 - one.error for one in examples)
+
+
+def _wish(examples: Sequence[Example]) -> str:
+    """What is asked of who changes the first example alone."""
+    first, (size, accuracy) = examples[0], _wanted(examples)
+    return (
+        f"The numbered network has {first.size} parameters and a validation accuracy of "
+        f"{1 - first.error:.3f}. Change it so that it has {size} and {accuracy:.3f}."
+    )
 
 
 def _metrics(size: int, accuracy: float) -> str:
@@ -246,6 +258,7 @@ def _wishes(
         parents=tuple(one.source for one in shown),
         temperature=settings.temperatures[hot],
         seed=0,
+        wish=_wish(shown),
     )
     return drawn, [asked._replace(seed=number) for number in numbers.tolist()]
 

@@ -16,6 +16,7 @@ Example:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxnas.programs.line_edits import Place, places
 
@@ -76,6 +77,31 @@ def edit_grammar(source: str, shape: Sequence[int] = (1,)) -> str:
             if chosen:
                 forms.append(_row(f"{verb} line ", _numbers(chosen), ": ", Rule(kind)))
     return "\n".join([f"root ::= {' | '.join(forms)}", *_layers(name, axes), ""])
+
+
+def edit_schema(source: str, *, is_spatial: bool = False) -> dict[str, Any]:
+    """One edit of a program as JSON, for servers that take no grammar.
+
+    Args:
+      source: as in `edit_grammar`.
+      is_spatial: as in `line_edits.places`.
+
+    Returns:
+      The schema of objects with `edit`, `line` and `layer`; which edit a line allows, and whether the
+      layer runs, is left to who applies it.
+    """
+    name, found = places(source, is_spatial=is_spatial)
+    parts = {
+        "edit": {"type": "string", "enum": ["delete", "insert after", "replace"]},
+        "line": {"type": "integer", "enum": [place.line for place in found]},
+        "layer": {"type": "string", "pattern": f"^({name} = .+)?$"},
+    }
+    return {
+        "type": "object",
+        "properties": parts,
+        "required": list(parts),
+        "additionalProperties": False,
+    }
 
 
 def _axes(shape: Sequence[int]) -> int:

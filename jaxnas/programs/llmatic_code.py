@@ -95,7 +95,7 @@ def networks(
             {"role": "system", "content": introduction},
             {"role": "user", "content": "\n\n".join([*blocks, instruction])},
         ]
-        return Proposal(messages, sources, heat, number)
+        return Proposal(messages, sources, heat, number, instruction)
 
     return Candidates(
         seed=page(seed(shape, classes)),

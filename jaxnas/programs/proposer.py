@@ -9,7 +9,8 @@ Example:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxnas.llm import Client, extract
 from jaxnas.programs.asking import replies
@@ -50,8 +51,11 @@ def from_client(
       BudgetError: likewise, if the budget is spent.
     """
 
+    def form(one: Proposal) -> Mapping[str, Any]:
+        return {"grammar": grammar}
+
     def propose(proposals: Sequence[Proposal]) -> list[str]:
-        told = replies(client, proposals, max_tokens=max_tokens, grammar=grammar)
+        told = replies(client, proposals, max_tokens=max_tokens, form=form)
         return [program(one.text, wanted, begun=begun, finish=one.finish) for one in told]
 
     return propose

@@ -34,15 +34,14 @@ from jaxnas.programs.evoprompting import (
     steps,
     untuned,
 )
-from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.page import pages, text
-from jaxnas.programs.proposer import Proposer, from_client, random_edits
+from jaxnas.programs.proposer import Proposer, random_edits
 from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
-from jaxnas.recipes.programs import judges, trace
+from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
@@ -181,17 +180,20 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
     """Who writes and learns, and what is told of the run."""
     if config.tune not in ("none", "soft_prompt"):
         raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
+    if config.edits and config.tune != "none":
+        raise ValueError(f"`tune` {config.tune} learns whole classes; leave out `edits`.")
     if config.proposer == "random" and config.tune != "none":
         raise ValueError(f"`tune` {config.tune} needs `proposer` llm; random edits learn nothing.")
     if asks_nobody(config):
         return untuned(random_edits()), None
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
-    write = partial(
-        from_client,
-        wanted="Model",
+    write = writer(
+        shape,
+        classes,
+        edits=config.edits,
+        constrained=is_constrained(config),
         max_tokens=config.max_tokens,
         begun=STUB,
-        grammar=flax_class(shape, classes) if is_constrained(config) else None,
     )
     if config.tune == "soft_prompt":
         return _soft(config, write)

@@ -45,6 +45,7 @@ class ModelConfig:
       gguf: file of the local model; empty for SmolLM2, from the extra `local`.
       base_url: of an OpenAI-compatible endpoint, up to and without `/chat/completions`.
       key_env: name of the environment variable that holds the endpoint's key; empty for none.
+      edits: whether the model is asked for one edit of the parent, not for a whole class.
       grammar: whether replies are held to a grammar of what is wanted: `yes`, `no`, or `auto` for the
         local model alone; of a recording, as it was.
       replay: a recording that answers in the place of a model.
@@ -64,6 +65,7 @@ class ModelConfig:
     gguf: str = ""
     base_url: str = ""
     key_env: str = renewable("")
+    edits: bool = False
     grammar: str = "auto"
     replay: str = ""
     record: str = ""

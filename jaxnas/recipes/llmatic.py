@@ -27,7 +27,6 @@ from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
-from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.llmatic import (
     LEGACY,
@@ -42,11 +41,11 @@ from jaxnas.programs.llmatic import (
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
 from jaxnas.programs.page import text
-from jaxnas.programs.proposer import Proposer, from_client, random_edits
+from jaxnas.programs.proposer import Proposer, random_edits
 from jaxnas.recipes.blackbox import random_curve
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
-from jaxnas.recipes.programs import judges, trace
+from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.recipes.weights import KeptWeights
@@ -155,6 +154,8 @@ def build(config: Config) -> System:
         )
     if config.problem == "table" and config.inherit:
         raise ValueError("`inherit` needs `problem` code: cells of the table are not trained here.")
+    if config.problem == "table" and config.edits:
+        raise ValueError("`edits` are of programs; with cells of the table leave it out.")
     if config.problem == "table":
         return _on_table(config)
     if config.problem == "code":
@@ -202,11 +203,12 @@ def _of_code(config: Config) -> System:
     )
     mutations = MUTATIONS[:PUBLISHED] if config.published else MUTATIONS
     candidates = networks(shape, classes, axes=axes, mutations=mutations)
-    by_model = partial(
-        from_client,
-        wanted="Model",
+    by_model = writer(
+        shape,
+        classes,
+        edits=config.edits,
+        constrained=is_constrained(config),
         max_tokens=config.max_tokens or CODE_TOKENS,
-        grammar=flax_class(shape, classes) if is_constrained(config) else None,
     )
     propose, attach = _proposer(config, by_model, random_edits)
     centroids = cvt(jax.random.key(0), cells=config.cells)

@@ -1,14 +1,19 @@
-"""What recipes whose candidates are programs share: their judges, and the curve of a training."""
+"""What recipes whose candidates are programs share: who writes, who judges, curves of training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxnas.data.dataset import Dataset
+from jaxnas.llm import Client
+from jaxnas.programs import edit_replies
 from jaxnas.programs.bench import Training, bench
+from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.inheritance import Memory
 from jaxnas.programs.judge import Judge
+from jaxnas.programs.proposer import Proposer, from_client
 
 
 def judges(
@@ -41,6 +46,37 @@ def judges(
         return Judge(*halves, steps=steps, seeds=seeds, memory=memory)
 
     return judge(1, 0, memory), judge(runs, 1)
+
+
+def writer(
+    shape: Sequence[int],
+    classes: int,
+    *,
+    edits: bool,
+    constrained: bool,
+    max_tokens: int,
+    begun: str = "",
+) -> Callable[[Client], Proposer]:
+    """How a language model writes programs.
+
+    Args:
+      shape: of one example.
+      classes: outputs.
+      edits: whether it is asked for one edit of a parent in the place of a whole class.
+      constrained: whether replies are held to a grammar.
+      max_tokens: the most tokens of a reply.
+      begun: see `proposer.from_client`.
+    """
+    if edits:
+        how = {"max_tokens": max_tokens, "constrained": constrained}
+        return partial(edit_replies.from_client, shape=shape, **how)
+    return partial(
+        from_client,
+        wanted="Model",
+        max_tokens=max_tokens,
+        begun=begun,
+        grammar=flax_class(shape, classes) if constrained else None,
+    )
 
 
 def every(steps: int) -> int:

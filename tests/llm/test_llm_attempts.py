@@ -15,7 +15,6 @@ from jaxnas.llm import (
     ask_all,
     attempts,
     scripted,
-    several,
 )
 from jaxnas.llm.client import request_key
 from jaxnas.llm.loops import per_loop
@@ -244,47 +243,6 @@ def test_completions_can_be_had_where_a_loop_is_running_already():
         return ask_all([scripted(["a"]).complete(ASK)])
 
     assert asyncio.run(notebook())[0].replies[0].text == "a"
-
-
-@pytest.mark.parametrize("most", [1, 2, 5])
-def test_servers_that_give_fewer_replies_are_asked_for_the_rest(most):
-    asked = []
-
-    def speak(request):
-        asked.append(request.n)
-        return [f"{request.seed}-{i}" for i in range(min(request.n, most))]
-
-    client = several(scripted(speak))
-    (done,) = ask_all([client.complete(ASK, n=5, seed=1)])
-    assert len(set(done.replies)) == 5
-    assert asked == [5] + [1] * (5 - most)
-    assert done.usage == Usage(len(asked), 5)
-    ask_all([client.complete(ASK, n=5, seed=2)])
-    assert asked[len(asked) // 2 :] == ([5] if most == 5 else [1] * 5)
-
-
-def test_replies_had_in_turns_take_the_first_and_the_slowest_of_the_rest():
-    async def send(request):
-        latency = {4: 1.0}.get(request.n, 2.0 + request.seed / 2**40)
-        usage = Usage(3, 2) if request.seed != 7 else None
-        return Completion((Reply("a"),), usage, "m", latency)
-
-    client = several(Client("m", send))
-    one, other = ask_all(client.complete(ASK, n=n, seed=7) for n in (4, 1))
-    assert 3.0 < one.latency < 3.001
-    assert (one.usage, other.usage) == (None, None)
-
-
-def test_replies_that_could_be_had_are_kept_when_others_fail():
-    def speak(request):
-        speak.calls += 1
-        return BUSY if speak.calls in (2, 4) else [f"{speak.calls}"]
-
-    speak.calls = 0
-    (done,) = ask_all([several(scripted(speak)).complete(ASK, n=4)])
-    assert len(done.replies) == 2
-    (done,) = ask_all([several(scripted([BUSY])).complete(ASK, n=4)])
-    assert done is BUSY
 
 
 def test_what_belongs_to_a_loop_goes_when_the_loop_is_closed():

@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxnas.llm import (
@@ -19,7 +20,6 @@ from jaxnas.llm import (
     record,
     replay,
     scripted,
-    several,
     structured,
 )
 from jaxnas.llm.client import Request, canonical, request_key
@@ -65,22 +65,22 @@ def test_a_run_through_all_wrappers_is_repeated_without_its_model(tmp_path):
             return ModelError("refused", "no schemas", status=400, free=True)
         if speak.asked % 5 == 0:
             return ModelError("server", "broke", status=500, free=True)
-        return [f'{{"a": {request.seed + speak.asked}}}']
+        return f'{{"a": {request.seed + speak.asked}}}'
 
     speak.asked = 0
     schema = {"type": "object", "required": ["a"]}
 
     def run(client):
         log = []
-        client = structured(several(attempts(client, backoff=0.0, on_attempt=log.append)))
-        calls = [client.complete(ASK, n=3, seed=i, schema=schema) for i in range(4)]
+        client = structured(attempts(client, backoff=0.0, on_attempt=log.append))
+        calls = [client.complete(ASK, seed=i, schema=schema) for i in range(12)]
         return ask_all(calls), log
 
     live, log = run(record(scripted(speak), tmp_path / "r.jsonl"))
     asked = speak.asked
     again, second = run(replay(tmp_path / "r.jsonl"))
     assert again == live
-    assert all(isinstance(done, Completion) and len(done.replies) == 3 for done in live)
+    assert all(isinstance(done, Completion) and done.replies[0].parsed for done in live)
     resumed, third = run(record(scripted(speak), tmp_path / "r.jsonl"))
     assert resumed == live
     assert speak.asked == asked + sum(a.outcome == "refused" for a in third)
@@ -229,7 +229,7 @@ def test_a_recording_of_a_real_server_is_still_read_and_replayed():
     # SmolLM2-135M behind llama.cpp with one slot, which refuses n > 1 and takes JSON schemas.
     path = Path(__file__).with_name("smollm2.jsonl")
     log = []
-    client = structured(several(attempts(replay(path), on_attempt=log.append)))
+    client = structured(attempts(replay(path), on_attempt=log.append))
     ask = [
         {"role": "user", "content": "Write a Python function area(r) in a code block. Code only."}
     ]
@@ -239,15 +239,21 @@ def test_a_recording_of_a_real_server_is_still_read_and_replayed():
         "required": ["layers"],
     }
     count = [{"role": "user", "content": "How many layers? JSON."}]
-    networks, layers = ask_all(
+    refused, *networks, layers = ask_all(
         [
             client.complete(ask, n=3, max_tokens=60, seed=1, temperature=0.7),
+            *(
+                client.complete(ask, max_tokens=60, seed=seed, temperature=0.7)
+                for seed in (150655819, 2140105, 259103119)
+            ),
             client.complete(count, max_tokens=40, schema=schema, temperature=0.7),
         ]
     )
-    found = [extract(reply.text, "area", finish=reply.finish) for reply in networks.replies]
+    assert refused.status == 400
+    replies = [done.replies[0] for done in networks]
+    found = [extract(reply.text, "area", finish=reply.finish) for reply in replies]
     assert [code.failure for code in found] == ["truncated", None, "truncated"]
     assert found[1].source == "def area(r):\n    return r * r * r\n"
-    assert networks.usage == (138, 155)
+    assert np.sum([done.usage for done in networks], axis=0).tolist() == [138, 155]
     assert layers.replies[0].parsed == {"layers": 3}
     assert sorted(a.outcome for a in log) == ["ok"] * 4 + ["refused"]

@@ -1,12 +1,22 @@
 import asyncio
 import doctest
 import importlib
+import json
 import pkgutil
 
 import pytest
 
 import jaxnas.llm
-from jaxnas.llm import Client, ModelError, ask_all, scripted, structured
+from jaxnas.llm import (
+    BudgetError,
+    Client,
+    Completion,
+    ModelError,
+    Reply,
+    ask_all,
+    scripted,
+    structured,
+)
 from jaxnas.llm.structured import misfit, values
 
 ASK = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "How many?"}]
@@ -163,11 +173,105 @@ def test_a_value_is_checked_against_the_schema(value, where):
     assert misfit(value, schema) == where
 
 
-def test_a_reply_that_does_not_fit_has_no_parsed_value():
-    client = structured(scripted(['{"a": "three"}', '{"b": 1}', "none"]))
-    (done,) = ask_all([client.complete(ASK, n=3, schema=SCHEMA)])
-    assert [reply.parsed for reply in done.replies] == [None] * 3
-    assert done.replies[0].text == '{"a": "three"}'
+RULES = {
+    "type": "object",
+    "properties": {
+        "depth": {"type": "integer", "minimum": 1, "maximum": 4},
+        "name": {"type": "string", "pattern": "^[a-z]+$", "minLength": 2, "maxLength": 3},
+        "sizes": {"type": "array", "items": {"const": 7}, "minItems": 1, "maxItems": 2},
+        "step": {
+            "anyOf": [
+                {"type": "object", "required": ["add"], "additionalProperties": False}
+                | {"properties": {"add": {"enum": [1, "x", None]}}},
+                {"type": "null", "title": "nothing"},
+            ]
+        },
+    },
+    "additionalProperties": False,
+}
+PARTS = {
+    "depth": [0, 1, 4, 5, 2.5, "1", True, None],
+    "name": ["a", "ab", "abc", "abcd", "A1", "", 3],
+    "sizes": [[], [7], [7, 7], [7, 7, 7], [8], ["7"], 7, {}],
+    "step": [
+        None,
+        {},
+        {"add": 1},
+        {"add": True},
+        {"add": "x"},
+        {"add": 2},
+        {"add": 1, "b": 1},
+        "x",
+    ],
+    "other": [1],
+}
+VALUES = [{name: value} for name in PARTS for value in PARTS[name]] + [[], None, 3, "{}", {}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=json.dumps)
+def test_what_fits_is_what_the_reference_says(value):
+    reference = pytest.importorskip("jsonschema").Draft202012Validator(RULES)
+    assert (misfit(value, RULES) is None) == reference.is_valid(value)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"oneOf": []}, {"properties": {"a": {"$ref": "#"}}}, {"additionalProperties": {}}]
+)
+def test_a_schema_that_cannot_be_checked_is_refused_before_anything_is_asked(schema):
+    def ask(request):
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="`schema` may have additionalProperties, anyOf"):
+        ask_all([structured(scripted(ask)).complete(ASK, schema=schema)])
+
+
+def test_a_reply_that_does_not_fit_gets_one_second_chance_and_is_told_what_is_wrong():
+    asked, said = [], iter(['{"a": "three"}', 'Sorry:\n```json\n{"a": 3}\n```'])
+
+    def speak(request):
+        asked.append(request)
+        return next(said)
+
+    (done,) = ask_all([structured(scripted(speak)).complete(ASK, schema=SCHEMA, seed=5)])
+    assert done.replies[0].parsed == {"a": 3}
+    assert done.replies[0].text.startswith("Sorry")
+    first, second = asked
+    assert second.messages[:2] == first.messages
+    assert second.messages[2] == {"role": "assistant", "content": '{"a": "three"}'}
+    assert "That does not fit: $.a must be of type integer." in second.messages[3]["content"]
+    assert (second.schema, second.seed, second.n) == (SCHEMA, 5, 1)
+    assert done.usage.completion == sum(
+        len(text.split()) for text in ('{"a": "three"}', done.replies[0].text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "text", "calls"),
+    [
+        ("none", "none", 2),
+        (ModelError("server", "down", status=500), '{"b": 1}', 2),
+        (BudgetError("requests", 1, 1, 1), '{"b": 1}', 2),
+    ],
+)
+def test_there_is_no_third_chance_and_what_was_paid_for_is_kept(second, text, calls):
+    script, asked = ['{"b": 1}', second], []
+
+    async def send(request):
+        asked.append(request)
+        if isinstance(outcome := script[len(asked) - 1], Exception):
+            raise outcome
+        return Completion((Reply(outcome),), None, "m", 1.0)
+
+    (done,) = ask_all([structured(Client("m", send)).complete(ASK, schema=SCHEMA)])
+    assert (done.replies[0].text, done.replies[0].parsed, len(asked)) == (text, None, calls)
+
+
+def test_of_several_replies_those_that_do_not_fit_are_mended():
+    def speak(request):
+        return ['{"a": 1}', '{"b": 1}'] if request.n == 2 else '{"a": 2}'
+
+    (done,) = ask_all([structured(scripted(speak)).complete(ASK, n=2, schema=SCHEMA)])
+    assert [reply.parsed for reply in done.replies] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,7 @@ def test_the_local_model_is_held_to_a_grammar_unless_told_otherwise(
         ("proposer=me", ("`proposer`", "'me'")),
         ("tune=lora", ("`tune`", "'lora'")),
         ("tune=soft_prompt", ("`tune`", "local model")),
+        ("edits=maybe", ("edits", "maybe")),
         ("grammar=some", ("`grammar`", "'some'")),
         ("samples=0", ("`samples`", "0")),
     ],
@@ -290,6 +291,13 @@ def test_random_edits_are_not_tuned(desk, refused, tmp_path):
     error = refused(*TINY, *settings, "--out", str(tmp_path / "run"))
     assert "`tune`" in error
     assert "`proposer`" in error
+
+
+def test_a_soft_prompt_of_whole_classes_is_not_tuned_for_edits(desk, refused, tmp_path):
+    settings = ("--set", "edits=true", "--set", "tune=soft_prompt")
+    error = refused(*TINY, *settings, "--out", str(tmp_path / "run"))
+    assert "`tune`" in error
+    assert "`edits`" in error
 
 
 def test_without_a_model_it_says_how_to_give_one(desk, refused, monkeypatch, tmp_path):

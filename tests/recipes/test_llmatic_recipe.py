@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import random
+import re
 from dataclasses import replace
+from difflib import ndiff
 
 import pytest
 
@@ -157,14 +160,15 @@ def test_where_no_reply_can_be_read_nothing_is_found(monkeypatch, said, capsys, 
         llmatic.export(done, tmp_path / "found.py")
 
 
-def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatch, tmp_path):
-    """The sandbox and the training stand in for themselves: sizes are those of the text."""
+@pytest.fixture
+def opened(monkeypatch):
+    """Sandbox and training stand in for themselves: sizes are those of the text."""
 
     def check(sources):
         return [
             Verdict(
-                ok=True,
-                failure=None,
+                ok=not source.startswith("<no program"),
+                failure="parse" if source.startswith("<no program") else None,
                 params=len(source),
                 flops=100.0 * len(source),
                 depth=source.count("nn."),
@@ -186,6 +190,10 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
         return Bench(check, train)
 
     monkeypatch.setattr(programs, "bench", bench)
+    return opened
+
+
+def test_code_is_searched_by_the_same_command_and_its_source_exported(opened, tmp_path):
     done = run(tmp_path / "run", problem="code", data="mnist1d", proposer="random", steps="9")
     place = ("mnist1d", "adamw", 128, "auto")
     assert opened == [place, (0, 1), place, (1, 3)]
@@ -201,6 +209,39 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
     assert set(kinds["found"]) >= {"test", "params", "flops", "depth", "width"}
     (file,) = llmatic.export(done, tmp_path / "found.py")
     assert "class Model(nn.Module)" in file.read_text()
+
+
+def test_a_model_can_be_asked_for_one_edit_of_a_parent(opened, monkeypatch, tmp_path):
+    forms = []
+
+    def speak(request):
+        forms.append(request.schema["properties"]["line"]["enum"])
+        dice = random.Random(request.seed)
+        layer = f"x = nn.Dense({dice.randint(1, 99)})(x)"
+        edit = {"edit": "insert after", "line": dice.choice(forms[-1]), "layer": layer}
+        return "Sorry." if dice.random() < 0.2 else json.dumps(edit)
+
+    monkeypatch.setattr(llm, "endpoint", lambda *_, **__: scripted(speak, model="m"))
+    settings = {"base_url": "http://h/v1", "model": "m", "edits": "true"}
+    done = run(tmp_path / "run", problem="code", data="mnist1d", **settings)
+    rows = done.candidates()
+    spoilt = sum(row.failure == "parse" for row in rows)
+    assert 0 < spoilt < len(rows) == 12
+    assert len(done.calls()) == 12 + spoilt  # each had a second chance
+    seed = next(row.genotype for row in done.results() if row.kind == "hand-made")
+    for row in rows:
+        if row.failure != "parse":
+            parents = (
+                [rows[int(n) - 1].genotype for n in row.parents.split()[:1]] if row.parents else []
+            )
+            (parent,) = parents or [seed]
+            news = [
+                line
+                for line in ndiff(parent.splitlines(), row.genotype.splitlines())
+                if line[0] != " "
+            ]
+            assert len(news) == 1
+            assert re.fullmatch(r"\+ +x = nn\.Dense\(\d+\)\(x\)", news[0])
 
 
 def check_parents(rows):
@@ -226,6 +267,7 @@ def test_without_a_model_it_is_said_how_to_give_one(monkeypatch):
     ("settings", "message"),
     [
         ({"evaluations": 7, "batch": 2}, "`evaluations` must be a positive multiple of `batch`"),
+        ({"edits": True}, "`edits` are of programs"),
         ({"problem": "maze"}, "`problem` must be .* but got 'maze'"),
         ({"grammar": "latin"}, "`grammar` must be auto, yes or no, but got 'latin'"),
         ({"proposer": "monkey"}, "`proposer` must be llm or random, but got 'monkey'"),
