@@ -94,7 +94,7 @@ def edit_schema(source: str, *, is_spatial: bool = False) -> dict[str, Any]:
     parts = {
         "edit": {"type": "string", "enum": ["delete", "insert after", "replace"]},
         "line": {"type": "integer", "enum": [place.line for place in found]},
-        "layer": {"type": "string", "pattern": f"^({name} = .+)?$"},
+        "layer": {"type": "string", "pattern": f"^({name} = .{{1,100}})?$"},
     }
     return {
         "type": "object",
