@@ -141,6 +141,35 @@ def leaves(tree: Any) -> tuple[Any, ...]:
     return tuple(jax.tree.leaves(tree))
 
 
+def forms(setting: Setting, state: Sequence[Any]) -> dict[str, tuple[tuple[Any, ...], Any]]:
+    """Shapes of what `init`, `step` and `evaluate` take and give as exported programs.
+
+    State, examples and what is known of them are tuples of their leaves there.
+
+    Args:
+      setting: what they are for.
+      state: shapes of the leaves of a state.
+
+    Returns:
+      By name, the arguments and the result.
+    """
+    key, rate, which = (Shape(s, t) for s, t in (((2,), "uint32"), ((), "float32"), ((), "int32")))
+    sizes = zip(setting.nodes, setting.steps, strict=True)
+    batches = [blank(setting.algorithm, setting.batch, n, steps) for n, steps in sizes]
+    judged = blank(setting.algorithm, setting.eval_batch, *setting.valid)
+    known = jax.eval_shape(clrs_net.given, judged)
+    told = {
+        p.name: Shape((setting.eval_batch, *shape(p, setting.valid[0], predicted=True)), "float32")
+        for p in staged(spec(setting.algorithm), "output")
+    }
+    kept, loss = tuple(state), Shape((), "float32")
+    return {
+        "init": ((key,), kept),
+        "step": ((kept, tuple(map(leaves, batches)), which, key, rate), (kept, loss)),
+        "evaluate": ((kept, leaves(known)), told),
+    }
+
+
 def blank(algorithm: str, batch: int, nodes: int, steps: int) -> Examples:
     """Shapes of examples.
 

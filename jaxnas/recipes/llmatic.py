@@ -29,6 +29,7 @@ from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
+from jaxnas.programs.lessons import classification
 from jaxnas.programs.llmatic import Candidates, Rules, State, llmatic, maps, prompt_axes
 from jaxnas.programs.llmatic_cells import CellJudge, cells, to_text, without_repeats
 from jaxnas.programs.llmatic_code import MUTATIONS, PUBLISHED, networks
@@ -199,9 +200,15 @@ def _of_code(config: Config) -> System:
     searcher = llmatic(
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
-    judge, final = judges(
+    lesson = classification(
         dataset,
-        _training(config),
+        batch=config.train_batch,
+        optimizer=config.optimizer,
+        momentum=config.momentum,
+    )
+    judge, final = judges(
+        lesson,
+        Training(learning_rate=config.learning_rate, deadline=config.deadline),
         steps=config.steps,
         runs=config.runs,
         seeds=[text(candidates.seed)],
@@ -228,18 +235,8 @@ def _of_code(config: Config) -> System:
             "archives": _archives(candidates, centroids, f"best {label}"),
         },
         failures=REASONS,
-        trace=partial(trace, config.steps),
+        trace=partial(trace, lesson, config.steps),
         attach=attach,
-    )
-
-
-def _training(config: Config) -> Training:
-    return Training(
-        batch=config.train_batch,
-        learning_rate=config.learning_rate,
-        optimizer=config.optimizer,
-        momentum=config.momentum,
-        deadline=config.deadline,
     )
 
 

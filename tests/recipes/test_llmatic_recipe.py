@@ -115,8 +115,8 @@ def test_code_is_searched_by_the_same_command_and_its_source_exported(monkeypatc
 
     opened = []
 
-    def bench(dataset, training, **settings):
-        opened.append((dataset.name, training.optimizer, training.batch, settings["level"]))
+    def bench(lesson, training, **settings):
+        opened.append((lesson.name, lesson.task.optimizer, lesson.task.batch, settings["level"]))
         opened.append((training.seed, training.runs))
         return Bench(check, train)
 

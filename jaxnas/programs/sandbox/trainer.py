@@ -7,7 +7,7 @@ import queue
 import resource
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from jaxnas.data.dataset import Dataset
-from jaxnas.train.exported import fit_exported
+from jaxnas.train.exported import Trained, fit_exported
 from jaxnas.train.portable import Refused, opened
+
+Fit = Callable[..., Trained]
+"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=) -> Trained`, the data within."""
 
 
 class Job(NamedTuple):
@@ -39,6 +43,32 @@ class Job(NamedTuple):
     learning_rates: Sequence[float] = (0.01,)
     steps: int = 8000
     evaluate_every: int = 100
+
+
+def fit_networks(
+    dataset: Dataset,
+    programs: Mapping[str, bytes],
+    key: Key[Array, ""],
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    *,
+    steps: int,
+    evaluate_every: int,
+) -> Trained:
+    """Trains a network on a data set: `fit_exported` of what `opened` reads.
+
+    Raises:
+      Refused: as `opened`.
+    """
+    return fit_exported(
+        opened(programs),
+        dataset,
+        key,
+        seeds,
+        learning_rates,
+        steps=steps,
+        evaluate_every=evaluate_every,
+    )
 
 
 def serve(inbox: int, outbox: int) -> None:
@@ -64,7 +94,7 @@ def serve(inbox: int, outbox: int) -> None:
 
     def work(numbered: tuple[int, Job]) -> None:
         i, job = numbered
-        answer = json.dumps({"job": i, **_train(job, hello["dataset"])}).encode()
+        answer = json.dumps({"job": i, **_train(job, hello["fit"])}).encode()
         with turn:
             sink.send_bytes(answer)
 
@@ -82,20 +112,13 @@ def _listen(source: Connection, jobs: queue.Queue[Any]) -> None:
         os._exit(0)
 
 
-def _train(job: Job, dataset: Dataset) -> dict[str, Any]:
+def _train(job: Job, fit: Fit) -> dict[str, Any]:
     """An outcome as JSON can hold it."""
     begin, trained, failure, message = time.monotonic(), None, None, ""
     try:
         key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
-        found = fit_exported(
-            opened(job.programs),
-            dataset,
-            key,
-            job.seeds,
-            job.learning_rates,
-            steps=job.steps,
-            evaluate_every=job.evaluate_every,
-        )
+        how = {"steps": job.steps, "evaluate_every": job.evaluate_every}
+        found = fit(job.programs, key, job.seeds, job.learning_rates, **how)
         trained = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
         if (found.diverged >= 0).all():
             failure = "non-finite"
