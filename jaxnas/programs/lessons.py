@@ -88,11 +88,15 @@ def clrs(
       DataError: if dm-clrs, whose samplers draw the examples, is absent.
       ValueError: for an algorithm that there is not, or a number below 1.
     """
-    if min(examples, batch, hidden) < 1 or examples < batch:
-        raise ValueError(
-            f"`batch`, `hidden` and `examples` must be at least 1, and `examples` at least `batch`, "
-            f"but got {batch}, {hidden} and {examples}."
-        )
+    if not nodes or min(nodes) < 2:
+        raise ValueError(f"`nodes` must be numbers from 2, but got {nodes}.")
+    for name, number, least in (
+        ("batch", batch, 1),
+        ("hidden", hidden, 1),
+        ("examples", examples, batch),
+    ):
+        if number < least:
+            raise ValueError(f"`{name}` must be at least {least}, but got {number}.")
     material = clrs_training.draw(algorithm, jax.random.key(0), lengths=nodes, examples=examples)
     task = clrs_training.setting(algorithm, material, batch=batch, hidden=hidden)
     fit = partial(clrs_training.fit_triplets, task, material)
