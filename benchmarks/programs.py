@@ -18,6 +18,7 @@ from common import options, publish
 from jax.export import default_export_platform
 
 from jaxnas.data import load
+from jaxnas.programs.lessons import classification
 from jaxnas.programs.sandbox import Pool
 from jaxnas.programs.sandbox.program import Task, trace
 from jaxnas.programs.sandbox.trainer import Job
@@ -157,7 +158,7 @@ def throughput(dataset, steps, count):
     """Rows of candidates a minute, by one worker and by one process each."""
     texts = [source(name, 70 + i) for i in range(count) for name in BODIES]
     jobs = [Job(trace(t, TASK).programs, np.zeros(2, np.uint32), steps=steps) for t in texts]
-    with Worker(dataset) as worker:
+    with Worker(classification(dataset).fit) as worker:
         worker.train([jobs[0]._replace(steps=1)], 600.0)
         begin = time.perf_counter()
         outcomes = worker.train(jobs, 600.0)

@@ -133,9 +133,11 @@ def _add_reading(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_json(command("doctor", _doctor, "show versions, devices and what is missing"))
 
     if find_spec("jaxnas.programs"):
-        sub = command("sandbox", _sandbox, "check one source of a network without trusting it")
-        sub.add_argument("file", type=Path, metavar="FILE", help="defines Model(nn.Module)")
-        sub.add_argument("--task", default="mnist1d", metavar="NAME", help="data set it is for")
+        sub = command("sandbox", _sandbox, "check the source of one program without trusting it")
+        sub.add_argument("file", type=Path, metavar="FILE", help="of a network or triplet function")
+        sub.add_argument(
+            "--task", default="mnist1d", metavar="NAME", help="data set, or clrs_ALGORITHM"
+        )
         sub.add_argument("--level", default="auto", help="process, landlock, bubblewrap or auto")
         _add_json(sub)
 
@@ -432,13 +434,11 @@ def _doctor(args: argparse.Namespace) -> None:
 
 def _sandbox(args: argparse.Namespace) -> None:
     source = args.file.read_text()
-    from jaxnas.data.catalog import load
     from jaxnas.programs.sandbox import Pool
-    from jaxnas.programs.sandbox.program import Task
+    from jaxnas.recipes.program_subjects import lesson
 
-    data = load(args.task)
-    task = Task(data.train.x.shape[1:], len(data.classes))
-    with Pool(task, args.level, workers=1) as pool:
+    wanted = lesson(args.task)
+    with Pool(wanted.task, args.level, workers=1, limits=wanted.limits) as pool:
         [verdict] = pool.check([source])
     facts = verdict._replace(seconds=round(verdict.seconds, 3))._asdict()
     del facts["programs"], facts["layout"]

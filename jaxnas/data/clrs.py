@@ -69,9 +69,10 @@ def lengths(algorithm: str, wanted: tuple[int, ...] = LENGTHS) -> tuple[int, ...
         wanted: Numbers of nodes.
 
     Returns:
-        `wanted`; of a string matcher 5/4 of the greatest, where the needle's length varies instead.
+        `wanted`; of a string matcher 5/4 of the greatest, where the needle's length varies instead,
+        and at least as many as it needs.
     """
-    return (max(wanted) * 5 // 4,) if algorithm in MATCHERS else wanted
+    return (max(max(wanted) * 5 // 4, _least(algorithm)),) if algorithm in MATCHERS else wanted
 
 
 def examples(
@@ -93,7 +94,7 @@ def examples(
         DataError: If dm-clrs is absent or of another release.
         ValueError: If `number` or `length` is too small, or there is no such algorithm.
     """
-    least = 2 * LONGEST_NEEDLE + 1 if algorithm in MATCHERS else 2
+    least = _least(algorithm)
     if number < 1 or length < least:
         said = f"`number` must be at least 1 and `length` at least {least}"
         raise ValueError(f"{said} for {algorithm}, but they are {number} and {length}.")
@@ -101,6 +102,11 @@ def examples(
     drawn = _drawn(algorithm, number, seeds, length=length, **_varied(algorithm))
     rng = np.random.RandomState(np.append(seeds, 1))  # a stream beside the sampler's
     return _arranged(algorithm, drawn, steps, rng)
+
+
+def _least(algorithm: str) -> int:
+    """The smallest size there is."""
+    return 2 * LONGEST_NEEDLE + 1 if algorithm in MATCHERS else 2
 
 
 def benchmark(algorithm: str) -> Examples:

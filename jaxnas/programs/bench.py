@@ -5,34 +5,29 @@ All of them start when they are first needed and end with this process.
 
 import atexit
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.export import default_export_platform
 
-from jaxnas.data.dataset import Dataset
 from jaxnas.programs.judge import Check, Score, Starts, Train
+from jaxnas.programs.lessons import Lesson
 from jaxnas.programs.sandbox import Limits, Pool, isolation
-from jaxnas.programs.sandbox.program import Task
 from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Outcome, Worker
 
 SEVERAL = 4  # programs at the same time on an accelerator; compiling them takes as many cores
 KEY = np.zeros(2, np.uint32)  # batches are the same for all programs
-_WORKERS: dict[tuple[int, int], tuple[Dataset, Worker]] = {}
+_WORKERS: dict[tuple[int, int], tuple[Lesson, Worker]] = {}
 
 
 class Training(NamedTuple):
     """How programs are trained.
 
     Attributes:
-      batch: examples of a step.
       learning_rate: constant.
-      optimizer: `adamw` or `sgd`.
-      momentum: of SGD.
-      weight_decay: see `sandbox.program.Task`.
       evaluate_every: steps between two looks at the validation split.
       runs: trainings, whose mean accuracies count.
       seed: of the first run; the next ones follow.
@@ -41,11 +36,7 @@ class Training(NamedTuple):
       deadline: seconds that these may take, compilation included.
     """
 
-    batch: int = 128
     learning_rate: float = 0.01
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
     evaluate_every: int = 100
     runs: int = 1
     seed: int = 0
@@ -65,37 +56,22 @@ class Bench(NamedTuple):
     train: Train
 
 
-def bench(
-    dataset: Dataset,
-    training: Training,
-    *,
-    level: str = "auto",
-    workers: int = 2,
-    limits: Limits = Limits(),  # noqa: B008
-) -> Bench:
+def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: int = 2) -> Bench:
     """A sandbox and a trainer; benches that differ in runs alone share their processes.
 
     Args:
-      dataset: what is learned.
+      lesson: what is learned.
       training: how.
       level: of isolation, see `sandbox.Pool`.
       workers: sources checked at a time.
-      limits: of one source.
 
     Raises:
       ValueError: if the level does not work here, or `together` is negative.
     """
     isolation.resolve(level)
     together = _together(training)
-    task = Task(
-        shape=tuple(dataset.train.x.shape[1:]),
-        classes=len(dataset.classes),
-        batch=training.batch,
-        optimizer=training.optimizer,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        platforms=(default_export_platform(),),  # that of the worker, which takes over our settings
-    )
+    # That of the worker, which takes over our settings.
+    task = lesson.task._replace(platforms=(default_export_platform(),))
     seeds = range(training.seed, training.seed + training.runs)
     rates = [training.learning_rate] * training.runs
 
@@ -107,10 +83,11 @@ def bench(
             Job(one, KEY, list(seeds), rates, steps, every, start)
             for one, start in zip(programs, starts, strict=True)
         ]
-        outcomes = _worker(dataset, together).train(jobs, training.deadline)
+        outcomes = _worker(lesson, together).train(jobs, training.deadline)
         return [_score(outcome, steps) for outcome in outcomes]
 
-    return Bench(lambda sources: _pool(task, level, workers, limits).check(sources), train)
+    pool = partial(_pool, task, level, workers, lesson.limits)
+    return Bench(lambda sources: pool().check(sources), train)
 
 
 def _together(training: Training) -> int:
@@ -122,18 +99,18 @@ def _together(training: Training) -> int:
 
 
 @cache
-def _pool(task: Task, level: str, workers: int, limits: Limits) -> Pool:
+def _pool(task: Any, level: str, workers: int, limits: Limits) -> Pool:
     made = Pool(task, level=level, workers=workers, limits=limits)
     atexit.register(made.close)
     return made
 
 
-def _worker(dataset: Dataset, together: int) -> Worker:
-    if (id(dataset), together) not in _WORKERS:
-        made = Worker(dataset, together=together)
+def _worker(lesson: Lesson, together: int) -> Worker:
+    if (id(lesson), together) not in _WORKERS:
+        made = Worker(lesson.fit, together=together)
         atexit.register(made.close)
-        _WORKERS[id(dataset), together] = dataset, made  # held, so that its id stays its own
-    return _WORKERS[id(dataset), together][1]
+        _WORKERS[id(lesson), together] = lesson, made  # held, so that its id stays its own
+    return _WORKERS[id(lesson), together][1]
 
 
 def _score(outcome: Outcome, steps: int) -> Score:

@@ -16,6 +16,7 @@ examples a network gets right is counted outside. `clrs_trace` makes programs of
 `clrs_training` trains them.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ import optax
 from jax import ShapeDtypeStruct as Shape
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
+from jaxnas.core.keys import generated
 from jaxnas.data.clrs import Examples
 from jaxnas.data.clrs_probes import POINTERS, shape, spec, staged
 from jaxnas.programs import clrs_net, clrs_scores
@@ -88,8 +90,8 @@ def build(triplets: Triplets, setting: Setting) -> Built:
     optimizer = optax.chain(optax.clip_by_global_norm(setting.clip), optax.scale_by_adam())
 
     def init(key: UInt32[Array, " 2"]) -> PyTree:
-        params = clrs_net.start(net, jax.random.wrap_key_data(key))
-        return params, optimizer.init(params)
+        params = clrs_net.start(net, generated(key))
+        return params, optimizer.init(_joined(params))
 
     def objective(params: Any, examples: Examples, key: Array) -> Float[Array, ""]:
         steps = next(iter(examples.hints.values())).shape[1]
@@ -109,14 +111,29 @@ def build(triplets: Triplets, setting: Setting) -> Built:
             lambda of=batch: jax.value_and_grad(objective)(params, of, key) for batch in batches
         ]
         loss, gradient = jax.lax.switch(which, sizes)
-        change, memory = optimizer.update(gradient, memory)
-        params = jax.tree.map(lambda p, c: p - learning_rate * c, params, change)
+        # As one vector: clipping and Adam are a few operations then, instead of as many a layer.
+        change, memory = optimizer.update(_joined(gradient), memory)
+        params = _cut(_joined(params) - learning_rate * jnp.asarray(change), params)
         return (params, memory), loss
 
     def evaluate(state: PyTree, known: clrs_net.Given) -> Mapping[str, Array]:
         return clrs_net.unroll(net, state[0], known, setting.valid[1])[0]
 
     return Built(init, step, evaluate)
+
+
+def _joined(tree: PyTree) -> Float[Array, " P"]:
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def _cut(vector: Float[Array, " P"], like: PyTree) -> PyTree:
+    """A vector in the form of a tree."""
+    shapes, form = jax.tree.flatten(like)
+    ends = itertools.accumulate(leaf.size for leaf in shapes)
+    return form.unflatten(
+        vector[end - leaf.size : end].reshape(leaf.shape)
+        for leaf, end in zip(shapes, ends, strict=True)
+    )
 
 
 def size(triplets: Triplets, setting: Setting) -> int:
@@ -139,6 +156,35 @@ def _net(triplets: Triplets, setting: Setting) -> clrs_net.Step:
 def leaves(tree: Any) -> tuple[Any, ...]:
     """A tree without its form."""
     return tuple(jax.tree.leaves(tree))
+
+
+def forms(setting: Setting, state: Sequence[Any]) -> dict[str, tuple[tuple[Any, ...], Any]]:
+    """Shapes of what `init`, `step` and `evaluate` take and give as exported programs.
+
+    State, examples and what is known of them are tuples of their leaves there.
+
+    Args:
+      setting: what they are for.
+      state: shapes of the leaves of a state.
+
+    Returns:
+      By name, the arguments and the result.
+    """
+    key, rate, which = (Shape(s, t) for s, t in (((2,), "uint32"), ((), "float32"), ((), "int32")))
+    sizes = zip(setting.nodes, setting.steps, strict=True)
+    batches = [blank(setting.algorithm, setting.batch, n, steps) for n, steps in sizes]
+    judged = blank(setting.algorithm, setting.eval_batch, *setting.valid)
+    known = jax.eval_shape(clrs_net.given, judged)
+    told = {
+        p.name: Shape((setting.eval_batch, *shape(p, setting.valid[0], predicted=True)), "float32")
+        for p in staged(spec(setting.algorithm), "output")
+    }
+    kept, loss = tuple(state), Shape((), "float32")
+    return {
+        "init": ((key,), kept),
+        "step": ((kept, tuple(map(leaves, batches)), which, key, rate), (kept, loss)),
+        "evaluate": ((kept, leaves(known)), told),
+    }
 
 
 def blank(algorithm: str, batch: int, nodes: int, steps: int) -> Examples:

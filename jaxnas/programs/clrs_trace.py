@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float
 
 from jaxnas.programs import clrs_net
-from jaxnas.programs.clrs import Built, Leaves, Setting, blank, build, leaves, size
+from jaxnas.programs.clrs import Built, Leaves, Setting, blank, build, forms, leaves, size
 from jaxnas.programs.gmpnn import Messages, Triplets
 from jaxnas.programs.sandbox.counts import Layers, flops, watched
 from jaxnas.programs.sandbox.functions import Functions, functions, keys_by_order
@@ -81,20 +81,16 @@ def trace(source: str, setting: Setting) -> Traced:
 
 
 def exported(built: Built, setting: Setting) -> dict[str, bytes]:
-    """The programs `init`, `step` and `evaluate` as bytes of `jax.export`.
-
-    State, examples and what is known of them are tuples of their leaves there.
+    """The programs of `clrs.forms` as bytes of `jax.export`.
 
     Args:
       built: of `build`.
       setting: what it was built for.
     """
-    key, rate, which = (Shape(s, t) for s, t in (((2,), "uint32"), ((), "float32"), ((), "int32")))
-    state, tree = jax.tree.flatten(jax.eval_shape(built.init, key))
-    sizes = zip(setting.nodes, setting.steps, strict=True)
-    batches = [blank(setting.algorithm, setting.batch, n, steps) for n, steps in sizes]
-    judged = blank(setting.algorithm, setting.eval_batch, *setting.valid)
-    judged = jax.eval_shape(clrs_net.given, judged)
+    shapes, tree = jax.tree.flatten(jax.eval_shape(built.init, Shape((2,), "uint32")))
+    examples = blank(setting.algorithm, 1, *setting.valid)
+    form = jax.tree.structure(examples)
+    form_known = jax.tree.structure(jax.eval_shape(clrs_net.given, examples))
 
     def init(key: Array) -> Leaves:
         return leaves(built.init(key))
@@ -102,20 +98,16 @@ def exported(built: Built, setting: Setting) -> dict[str, bytes]:
     def step(
         state: Leaves, batches: tuple[Leaves, ...], which: Array, key: Array, rate: Array
     ) -> tuple[Leaves, Array]:
-        examples = [jax.tree.unflatten(form, batch) for batch in batches]
-        new, loss = built.step(tree.unflatten(state), examples, which, key, rate)
+        read = [form.unflatten(batch) for batch in batches]
+        new, loss = built.step(tree.unflatten(state), read, which, key, rate)
         return leaves(new), loss
 
     def evaluate(state: Leaves, known: Leaves) -> dict[str, Array]:
         return dict(built.evaluate(tree.unflatten(state), form_known.unflatten(known)))
 
-    form, form_known = jax.tree.structure(batches[0]), jax.tree.structure(judged)
-    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "init": (init, (key,)),
-        "step": (step, (tuple(state), tuple(map(leaves, batches)), which, key, rate)),
-        "evaluate": (evaluate, (tuple(state), leaves(judged))),
-    }
-    return {name: as_bytes(f, args, setting.platforms) for name, (f, args) in calls.items()}
+    calls: dict[str, Callable[..., Any]] = {"init": init, "step": step, "evaluate": evaluate}
+    taken = forms(setting, shapes)
+    return {n: as_bytes(f, taken[n][0], setting.platforms) for n, f in calls.items()}
 
 
 class _Flat(nn.Module):

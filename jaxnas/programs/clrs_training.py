@@ -7,23 +7,24 @@ There every batch is new; here batches are drawn from as many examples of each s
 for, so that training is the same for all candidates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import deserialize
-from jaxtyping import Array, Float, Int, Key
+from jax import ShapeDtypeStruct as Shape
+from jaxtyping import Array, Key
 
 from jaxnas.data import clrs as data
 from jaxnas.data.clrs_probes import spec
-from jaxnas.programs.clrs import Built, Setting, leaves
+from jaxnas.programs.clrs import Built, Setting, forms, leaves
 from jaxnas.programs.clrs_net import given
 from jaxnas.programs.clrs_scores import score, tallies
-from jaxnas.train.portable import refusal
-
-PROGRAMS = ("init", "step", "evaluate")
+from jaxnas.train.exported import Trained
+from jaxnas.train.portable import Refused, agree, read
 
 
 class Material(NamedTuple):
@@ -36,26 +37,6 @@ class Material(NamedTuple):
 
     train: tuple[data.Examples, ...]
     valid: data.Examples
-
-
-class Trained(NamedTuple):
-    """What training gave.
-
-    Attributes:
-      valid: best validation score, %; `-inf` if training diverged.
-      last: that after the last step, %; `-inf` likewise.
-      best: the step after which the best was.
-      curve: validation scores, %; NaN from where training had diverged.
-      loss: mean training loss since the evaluation before.
-      steps: steps made at each evaluation.
-    """
-
-    valid: float
-    last: float
-    best: int
-    curve: Float[np.ndarray, " E"]
-    loss: Float[np.ndarray, " E"]
-    steps: Int[np.ndarray, " E"]
 
 
 def draw(
@@ -98,24 +79,58 @@ def setting(algorithm: str, material: Material, **others: Any) -> Setting:
     return Setting(algorithm, nodes, steps, sizes[-1], **others)
 
 
-def opened(programs: Mapping[str, bytes]) -> Built:
+def fit_triplets(
+    task: Setting,
+    material: Material,
+    programs: Mapping[str, bytes],
+    key: Key[Array, ""],
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    *,
+    steps: int,
+    evaluate_every: int,
+) -> Trained:
+    """Trains a candidate that is there as programs only: `fit` of what `opened` reads.
+
+    Raises:
+      Refused: as `opened`.
+    """
+    built = opened(programs, task)
+    return fit(
+        built,
+        material,
+        task,
+        key,
+        seeds,
+        learning_rates,
+        steps=steps,
+        evaluate_every=evaluate_every,
+    )
+
+
+def opened(programs: Mapping[str, bytes], task: Setting) -> Built:
     """Reads programs and refuses those that do more than compute.
 
     Args:
       programs: of `clrs_trace.exported`.
+      task: what they must be for.
 
     Raises:
-      ValueError: if one is missing, may do more than compute, or has another form.
+      Refused: if one is missing, may do more than compute, or is not as `clrs.forms` says.
     """
-    if set(programs) != set(PROGRAMS):
-        raise ValueError(f"`programs` must be {', '.join(PROGRAMS)}, but are {sorted(programs)}.")
-    read = {name: deserialize(bytearray(programs[name])) for name in PROGRAMS}
-    for name, program in read.items():
-        if objection := refusal(program):
-            raise ValueError(f"`programs` must only compute, but {name} {objection}.")
-    step, evaluate = read["step"].call, read["evaluate"].call
+    with read(programs) as parts:
+        state = [Shape(a.shape, a.dtype) for a in parts["init"].out_avals]
+        for name, (taken, given_back) in forms(task, state).items():
+            one = parts[name]
+            wanted, told = jax.tree.structure((taken, {})), jax.tree.structure(given_back)
+            if (one.in_tree, one.out_tree) != (wanted, told):
+                raise Refused(f"`programs` must be as `clrs.forms` says, but {name} is not.")
+            taken, given_back = map(jax.tree.leaves, (taken, given_back))
+            arrays = {"takes": (one.in_avals, taken), "gives": (one.out_avals, given_back)}
+            agree({f"what {name} {verb}": both for verb, both in arrays.items()})
+    step, evaluate = parts["step"].call, parts["evaluate"].call
     return Built(
-        read["init"].call,
+        parts["init"].call,
         lambda state, batches, *others: step(state, tuple(map(leaves, batches)), *others),
         lambda state, known: evaluate(state, leaves(known)),
     )
@@ -126,69 +141,94 @@ def fit(
     material: Material,
     task: Setting,
     key: Key[Array, ""],
+    seeds: Sequence[int] = (0,),
+    learning_rates: Sequence[float] = (1e-3,),
     *,
     steps: int = 2000,
-    learning_rate: float = 1e-3,
     evaluate_every: int = 50,
 ) -> Trained:
-    """Trains, and judges every so many steps; ends where the loss is no number.
+    """Trains for each pair of a seed and a learning rate, one after another.
+
+    All see the same batches; weights and noise follow the seed of each. A run ends at the first
+    evaluation before which a loss is no number, and scores `-inf`.
 
     Args:
       built: of `clrs.build`, or `opened`.
       material: of the task's sizes.
       task: what was built for.
-      key: of the initial weights, the batches and the noise.
-      steps: of training.
-      learning_rate: of Adam.
+      key: of everything random.
+      seeds: `[R]` whole numbers.
+      learning_rates: `[R]` of Adam.
+      steps: of training, from 1.
       evaluate_every: steps between two evaluations; there is one after the last step in any case.
+
+    Returns:
+      Scores in the place of accuracies; there are none of a test set.
 
     Raises:
       ValueError: if the validation examples cannot be cut into batches of `task.eval_batch`.
     """
-    judge = _judge(built, material.valid, task)
-    step = _step(built, material, task, learning_rate)
-    key_start, key_steps = jax.random.split(key)
-    state = jax.jit(built.init)(jax.random.key_data(key_start))
-    at, curve, means, losses = [], [], [], []
-    for i in range(steps):
-        state, loss = step(state, i, jax.random.fold_in(key_steps, i))
-        losses.append(loss)
-        if (i + 1) % evaluate_every and i + 1 < steps:
-            continue
-        means.append(float(jnp.stack(losses).mean()))
-        at.append(i + 1)
-        curve.append(judge(state) if np.isfinite(means[-1]) else np.nan)
-        losses.clear()
-        if np.isnan(curve[-1]):
-            break
-    return _told(curve, means, at)
+    judge, step = _judge(built, material.valid, task), _step(built, material, task)
+    start, stops = jax.jit(built.init), [*range(evaluate_every, steps, evaluate_every), steps]
+    key_start, key_data = jax.random.split(key)
+    runs = []
+    for seed, rate in zip(seeds, learning_rates, strict=True):
+        key_init, key_noise = jax.random.split(jax.random.fold_in(key_start, seed))
+        state = start(jax.random.key_data(key_init))
+        advance = partial(step, key_data, key_noise, jnp.float32(rate))
+        runs.append(_run(state, advance, judge, stops))
+    rows = map(np.stack, zip(*runs, strict=True))
+    names = ("valid", "last", "test", "best", "curve", "loss", "diverged")
+    return Trained(**dict(zip(names, rows, strict=True)), steps=np.array(stops))
 
 
-def _told(curve: list[float], means: list[float], at: list[int]) -> Trained:
-    diverged, best = bool(np.isnan(curve[-1])), int(np.nanargmax([-np.inf, *curve])) - 1
-    valid, last = (-np.inf, -np.inf) if diverged else (curve[best], curve[-1])
-    return Trained(valid, last, at[best], np.array(curve), np.array(means), np.array(at))
+def _run(
+    state: Any,
+    advance: Callable[[Any, int], tuple[Any, Array]],
+    judge: Callable[[Any], float],
+    stops: Sequence[int],
+) -> tuple[Any, ...]:
+    """One training: the fields of `Trained`, but for its steps, without the axis of runs."""
+    curve, means = np.full((2, len(stops)), np.nan)
+    for e, (begin, end) in enumerate(pairwise([0, *stops])):
+        losses = []
+        for i in range(begin, end):
+            state, loss = advance(state, i)
+            losses.append(loss)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            return (-np.inf, -np.inf, -np.inf, 0, curve, means, begin + bad[0])
+        means[e], curve[e] = np.mean(losses), judge(state)
+    best = int(curve.argmax())
+    return curve[best], curve[-1], np.nan, stops[best], curve, means, -1
 
 
 def _step(
-    built: Built, material: Material, task: Setting, rate: float
-) -> Callable[[Any, int, Key[Array, ""]], tuple[Any, Array]]:
+    built: Built, material: Material, task: Setting
+) -> Callable[[Key[Array, ""], Key[Array, ""], Array, Any, int], tuple[Any, Array]]:
     """One step, from a batch of the size whose turn it is; the other batches are not looked at."""
     compiled = jax.jit(built.step)
+
+    @jax.jit
+    def drawn(examples: data.Examples, key: Key[Array, ""], i: Array) -> data.Examples:
+        rows = jax.random.randint(
+            jax.random.fold_in(key, i), (task.batch,), 0, len(examples.lengths)
+        )
+        return jax.tree.map(lambda a: a[rows], examples)
+
     batches = [jax.tree.map(lambda a: a[: task.batch], e) for e in material.train]
     idle = [
         jax.tree.map(lambda a: jnp.zeros((task.batch, *a.shape[1:]), a.dtype), b) for b in batches
     ]
 
-    def step(state: Any, i: int, key: Key[Array, ""]) -> tuple[Any, Array]:
-        key_batch, key_noise = jax.random.split(key)
+    def step(
+        key_data: Key[Array, ""], key_noise: Key[Array, ""], rate: Array, state: Any, i: int
+    ) -> tuple[Any, Array]:
         which = i % len(idle)
-        examples = material.train[which]
-        rows = jax.random.randint(key_batch, (task.batch,), 0, len(examples.lengths))
         now = list(idle)
-        now[which] = jax.tree.map(lambda a: a[rows], examples)
-        noise = jax.random.key_data(key_noise)
-        return compiled(state, tuple(now), jnp.int32(which), noise, jnp.float32(rate))
+        now[which] = drawn(material.train[which], key_data, jnp.int32(i))
+        noise = jax.random.key_data(jax.random.fold_in(key_noise, i))
+        return compiled(state, tuple(now), jnp.int32(which), noise, rate)
 
     return step
 

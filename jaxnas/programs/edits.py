@@ -28,6 +28,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
+from jaxnas.programs import triplet_edits
+from jaxnas.programs.triplets import NAME
+
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu", "leaky_relu", "sigmoid")
 LAYERS = {"Dense", "Conv", "ConvTranspose", "GRUCell"}
 WIDTHS = (8, 16, 25, 32, 50, 64, 100)
@@ -55,7 +58,8 @@ def edited(source: str, seed: int, *, most: int = 1) -> str:
     """One to `most` random edits of a source, one after another.
 
     Args:
-      source: defines a class with a method `__call__`, written by `nn.compact`.
+      source: defines a class with a method `__call__`, written by `nn.compact`, or a triplet
+        function, for which there are the edits of `triplet_edits`.
       seed: equal seeds give equal edits.
       most: how many at most.
 
@@ -68,10 +72,21 @@ def edited(source: str, seed: int, *, most: int = 1) -> str:
         return source
     random, changed = Random(seed), False
     for _ in range(random.randint(1, most)):
-        network = _network(tree)
-        operators = random.sample(OPERATORS, len(OPERATORS))
-        changed |= network is not None and any(edit(random, network) for edit in operators)
+        edits = _edits(tree)
+        changed |= any(edit(random) for edit in random.sample(edits, len(edits)))
     return ast.unparse(ast.fix_missing_locations(tree)) + "\n" if changed else source
+
+
+def _edits(tree: ast.Module) -> list[Callable[[Random], bool]]:
+    """What can be done to a source; each edit says whether it found something to do."""
+    if network := _network(tree):
+        return [lambda random, edit=edit: edit(random, network) for edit in OPERATORS]
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == NAME]
+    return [
+        lambda random, edit=edit: edit(random, functions[-1])
+        for edit in triplet_edits.OPERATORS
+        if functions
+    ]
 
 
 def _network(tree: ast.Module) -> Network | None:

@@ -68,6 +68,7 @@ class Settings(NamedTuple):
       selection: of parents: `best` by score, `random` among the survivors, or `seeds`, the same in
         all rounds, which is few-shot prompting without evolution.
       instruction: said before the examples; empty for a model that only completes text.
+      stub: the line that all programs have and prompts end with.
     """
 
     rounds: int = 10
@@ -79,6 +80,7 @@ class Settings(NamedTuple):
     temperatures: tuple[float, ...] = (0.2, 0.6, 0.8, 1.0)
     selection: str = "best"
     instruction: str = INSTRUCTION
+    stub: str = STUB
 
 
 class State(NamedTuple):
@@ -109,7 +111,7 @@ class Example(NamedTuple):
     """A program as a prompt shows it.
 
     Attributes:
-      source: of a class `Model`.
+      source: of a program.
       size: trainable parameters.
       error: of validation, 0 to 1.
     """
@@ -128,7 +130,7 @@ def evoprompting(tuner: Tuner, seeds: Sequence[str], settings: Settings) -> Sear
 
     Args:
       tuner: who writes programs, see `untuned`.
-      seeds: sources of a class `Model`.
+      seeds: sources of programs.
       settings: `Settings()` are the paper's.
 
     Raises:
@@ -180,16 +182,20 @@ def front(state: State) -> list[int]:
     return kept
 
 
-def prompt(examples: Sequence[Example]) -> str:
-    """Programs with their metrics, then the metrics wanted and the beginning of a class.
+def prompt(examples: Sequence[Example], stub: str = STUB) -> str:
+    """Programs with their metrics, then the metrics wanted and the beginning of a program.
 
     Wanted are 90 % of the smallest size, to the next hundred, and 102 % of the highest accuracy.
+
+    Args:
+      examples: what is shown.
+      stub: the line that a program begins with.
     """
     shown = [
         f"{_metrics(one.size, 1 - one.error)}{without_imports(one.source)}\n\n\n"
         for one in examples
     ]
-    return "".join(shown) + _metrics(*_wanted(examples)) + STUB
+    return "".join(shown) + _metrics(*_wanted(examples)) + stub
 
 
 def _wanted(examples: Sequence[Example]) -> tuple[int, float]:
@@ -252,7 +258,7 @@ def _wishes(
     numbers = np.asarray(jax.random.randint(key_seeds, (settings.samples,), 0, 2**31 - 1))
     book, size, error = (np.asarray(x) for x in (state.pages, state.size, state.error))
     shown = [Example(text(book[row]), int(size[row]), float(error[row])) for row in drawn]
-    words = "\n\n".join(filter(None, [settings.instruction, prompt(shown)]))
+    words = "\n\n".join(filter(None, [settings.instruction, prompt(shown, settings.stub)]))
     asked = Proposal(
         messages=({"role": "user", "content": words},),
         parents=tuple(one.source for one in shown),

@@ -20,9 +20,12 @@ from jaxnas.programs.page import spoilt
 from jaxnas.programs.proposal import Proposal as Proposal, Proposer as Proposer
 
 _BLOCK = re.compile(r"^```\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
-_GOES_ON = re.compile(
-    r"""[ \t]+(?=[@\w"'#])(?!class\b|import\b|from\b)|@nn\.compact|def\s+(__call__|setup)\b"""
-)
+_INDENTED = r"""[ \t]+(?=[@\w"'#])(?!class\b|import\b|from\b)"""
+# How what is within a class or function goes on, also where its first line has lost its spaces.
+_GOES_ON = {
+    "class": re.compile(rf"{_INDENTED}|@nn\.compact|def\s+(__call__|setup)\b"),
+    "def": re.compile(rf"{_INDENTED}|[\w, ]+[-+*/]?= .*\n+[ \t]+\S|return\b"),
+}
 
 
 def from_client(
@@ -37,7 +40,7 @@ def from_client(
 
     Args:
       client: what is asked, one request for each proposal.
-      wanted: name of the class; by default what `llm.extract` takes for the network.
+      wanted: name of the class or function; by default what `llm.extract` takes for the network.
       max_tokens: the most tokens of a reply.
       begun: the line of the program that prompts end with, if they end within it. A reply may go
         on from there or begin again.
@@ -89,10 +92,10 @@ def _readings(reply: str, begun: str, finish: str) -> list[tuple[str, str]]:
     """A reply as a program that goes on where the prompt ended, if it can be, and as a whole one."""
     whole, block = (reply, finish), _BLOCK.search(reply)
     more = (block[1] if block else reply).strip("\n")
-    if not (begun and _GOES_ON.match(more)):
+    if not (begun and _GOES_ON[begun.split()[0]].match(more)):
         return [whole]
     # Servers strip the spaces that a reply begins with; and a model that goes on does not stop at
-    # the end of the class, but writes the next example.
+    # the end of its program, but writes the next example.
     indented = more if more[0].isspace() else f"    {more}"
     body, *rest = re.split(r"\n(?=[^\s#])", indented, maxsplit=1)
     return [(f"{begun}\n{body}\n", "stop" if rest else finish), whole]

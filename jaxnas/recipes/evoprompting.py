@@ -1,12 +1,13 @@
-"""EvoPrompting: a language model writes networks for MNIST-1D, smaller and better round by round.
+"""EvoPrompting: a language model writes programs that are smaller and better round by round.
 
 Paper: Chen et al., NeurIPS 2023, arXiv:2302.14838, with a PaLM of 62 B parameters; its results are
 figures. `jaxnas run evoprompting --set base_url=http://127.0.0.1:8091/v1 --set model=NAME` asks an
-endpoint, `--set proposer=random` puts random edits in its place.
+endpoint, `--set proposer=random` puts random edits in its place. Written are networks for MNIST-1D
+or, with `--set data=clrs_bfs` or another algorithm of CLRS-30, triplet functions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,14 +16,10 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from jaxnas.core import Leg, Search
-from jaxnas.data.catalog import load
-from jaxnas.data.dataset import Dataset
 from jaxnas.llm.local import load_model, serve
 from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.evoprompting import (
-    INSTRUCTION,
-    STUB,
     Settings,
     State,
     Tuner,
@@ -37,10 +34,16 @@ from jaxnas.programs.evoprompting import (
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.page import pages, text
 from jaxnas.programs.proposer import Proposer, random_edits
-from jaxnas.programs.seeds import MNIST1D
 from jaxnas.programs.soft_prompt import SoftPrompt, soft_prompt
 from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
+from jaxnas.recipes.program_subjects import (
+    PREFIX,
+    Subject,
+    networks,
+    protocol,
+    triplet_functions,
+)
 from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import Notation
 from jaxnas.recipes.system import System
@@ -54,7 +57,7 @@ class Config(ModelConfig):
     """Settings, beyond those of `ModelConfig`.
 
     Attributes:
-      data: a data set of signals in ten classes.
+      data: a data set of signals in ten classes, or `clrs_` and an algorithm of CLRS-30.
       rounds: after which parents are chosen.
       prompts: of a round; a prompt is a step.
       samples: programs of a prompt.
@@ -66,15 +69,19 @@ class Config(ModelConfig):
         `random_parents`.
       tune: `none`, or `soft_prompt` of the local model between rounds.
       style: `chat` (an instruction before the examples) or `completion` (the examples alone).
-      steps: of training.
-      train_batch: examples of a step.
-      learning_rate: of AdamW.
+      steps: of training; 0 for the paper's: 8,000, of CLRS-30 2,000.
+      train_batch: examples of a step; 0 for the paper's: 128, of CLRS-30 32.
+      learning_rate: of AdamW, for CLRS-30 Adam; 0 for the paper's: 0.01, of CLRS-30 0.001.
       weight_decay: of AdamW.
+      clrs_nodes: of the graphs of CLRS-30 to train on, one number for each size; candidates are
+        judged on the largest.
+      clrs_hidden: features of a node there.
+      clrs_examples: of each size.
       runs: trainings whose mean judges what is found, and the seeds beside it.
       level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
       workers: sources checked at a time.
       together: programs trained at the same time; 0 for one on a CPU, several on an accelerator.
-      deadline: seconds that the training of these may take.
+      deadline: seconds that the training of these may take; 0 for 600, of CLRS-30 7,200.
     """
 
     data: str = "mnist1d"
@@ -89,20 +96,29 @@ class Config(ModelConfig):
     tune: str = "none"
     style: str = "chat"
     steps: int = 1000
-    train_batch: int = 128
-    learning_rate: float = 0.01
+    train_batch: int = 0
+    learning_rate: float = 0.0
     weight_decay: float = 1e-4
+    clrs_nodes: tuple[int, ...] = (4, 7)
+    clrs_hidden: int = 32
+    clrs_examples: int = 1000
     runs: int = 3
     level: str = "auto"
     workers: int = 2
     together: int = 0
-    deadline: float = 600.0
+    deadline: float = 0.0
 
 
 PRESETS = {
-    "tiny": Config(rounds=2, prompts=1, samples=4, survivors=2, threshold=1.0, steps=20, runs=1),
+    "tiny": Config(
+        rounds=2, prompts=1, samples=4, survivors=2, threshold=1.0, steps=20, runs=1,
+        clrs_nodes=(4,), clrs_hidden=8, clrs_examples=64,
+    ),
     "default": Config(),
-    "paper": Config(rounds=10, prompts=10, samples=16, survivors=10, steps=8000),
+    "paper": Config(
+        rounds=10, prompts=10, samples=16, survivors=10, steps=0,
+        clrs_nodes=(4, 7, 11, 13, 16), clrs_hidden=128,
+    ),
 }  # fmt: skip
 
 
@@ -112,13 +128,19 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be, or no language model where one is needed.
     """
-    dataset, settings = _data(config), _settings(config)
-    tuner, attach = _tuner(config, dataset)
-    seeds = list(MNIST1D.values())
+    config = settled(config)
+    subject = _subject(config)
+    lesson, settings = subject.lesson, _settings(config, subject)
+    tuner, attach = _tuner(config, subject)
+    seeds = [source for sources in subject.seeds.values() for source in sources]
     searcher = evoprompting(tuner, seeds, settings)
     judge, final = judges(
-        dataset,
-        _training(config),
+        lesson,
+        Training(
+            learning_rate=config.learning_rate,
+            together=config.together,
+            deadline=config.deadline,
+        ),
         steps=config.steps,
         runs=config.runs,
         seeds=seeds,
@@ -126,15 +148,15 @@ def build(config: Config) -> System:
         workers=config.workers,
     )
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
-    label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
+    label = f"{subject.measure} of validation in {config.steps} steps on {lesson.name}, %"
     return System(
         [Leg(search, steps(len(seeds), settings))],
         every=1,
         mode="host",
         seeds="loop",
         judge=final,
-        describe=_describe,
-        baseline=lambda key, runs: {"hand-made": pages(seeds)},
+        describe=partial(_describe, subject.tested),
+        baseline=lambda key, runs: {kind: pages(some) for kind, some in subject.seeds.items()},
         curve=None,
         space=Notation(text, lambda page: {}),
         labels={
@@ -144,23 +166,43 @@ def build(config: Config) -> System:
             "noun": "program",
         },
         failures=REASONS,
-        trace=partial(trace, config.steps),
+        trace=partial(trace, lesson, config.steps),
         notes=partial(_notes, len(seeds)),
         attach=attach,
     )
 
 
-def _data(config: Config) -> Dataset:
-    dataset = load(config.data)
-    if dataset.train.x.ndim != 2 or len(dataset.classes) != 10:
+def settled(config: Config) -> Config:
+    """The configuration with the paper's numbers in the place of zeros."""
+    paper = protocol(config.data)
+    return replace(
+        config,
+        steps=config.steps or paper.steps,
+        train_batch=config.train_batch or paper.batch,
+        learning_rate=config.learning_rate or paper.learning_rate,
+        deadline=config.deadline or paper.deadline,
+    )
+
+
+def _subject(config: Config) -> Subject:
+    if not config.data.startswith(PREFIX):
+        return networks(config.data, batch=config.train_batch, weight_decay=config.weight_decay)
+    if config.grammar == "yes" or config.edits:
+        name = "edits" if config.edits else "grammar"
         raise ValueError(
-            f"`data` must hold signals [N, L] in 10 classes, as the seeds expect, but "
-            f"{config.data} has {list(dataset.train.x.shape)} in {len(dataset.classes)}."
+            f"`{name}` is of networks: triplet functions have no grammar. Leave it out, or set `data` "
+            f"to a set of signals."
         )
-    return dataset
+    return triplet_functions(
+        config.data,
+        batch=config.train_batch,
+        nodes=config.clrs_nodes,
+        examples=config.clrs_examples,
+        hidden=config.clrs_hidden,
+    )
 
 
-def _settings(config: Config) -> Settings:
+def _settings(config: Config, subject: Subject) -> Settings:
     for name, known in (
         ("baseline", list(BASELINES)),
         ("style", ["chat", "completion"]),
@@ -172,11 +214,12 @@ def _settings(config: Config) -> Settings:
     names = set(Settings._fields) & set(Config.__dataclass_fields__)
     return Settings(**{name: getattr(config, name) for name in names})._replace(
         selection=BASELINES[config.baseline],
-        instruction=INSTRUCTION if config.style == "chat" else "",
+        instruction=subject.instruction if config.style == "chat" else "",
+        stub=subject.stub,
     )
 
 
-def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], None] | None]:
+def _tuner(config: Config, subject: Subject) -> tuple[Tuner, Callable[[Run], None] | None]:
     """Who writes and learns, and what is told of the run."""
     if config.tune not in ("none", "soft_prompt"):
         raise ValueError(f"`tune` must be none or soft_prompt, but got {config.tune!r}.")
@@ -186,28 +229,29 @@ def _tuner(config: Config, dataset: Dataset) -> tuple[Tuner, Callable[[Run], Non
         raise ValueError(f"`tune` {config.tune} needs `proposer` llm; random edits learn nothing.")
     if asks_nobody(config):
         return untuned(random_edits()), None
-    shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     write = writer(
-        shape,
-        classes,
-        edits=config.edits,
+        subject.name,
+        subject.grammar,
+        edits=subject.lesson.task.shape if config.edits else None,
         constrained=is_constrained(config),
         max_tokens=config.max_tokens,
-        begun=STUB,
+        begun=subject.stub,
     )
     if config.tune == "soft_prompt":
-        return _soft(config, write)
+        return _soft(config, subject, write)
     line = connect(config)
     return untuned(write(line.client)), line.attach
 
 
-def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callable[[Run], None]]:
+def _soft(
+    config: Config, subject: Subject, write: Callable[..., Proposer]
+) -> tuple[Tuner, Callable[[Run], None]]:
     """The local model with a soft prompt, which is tuned between rounds."""
     if config.base_url or config.model not in ("", "local"):
         raise ValueError("`tune` soft_prompt needs the local model; leave out `base_url`.")
     model = load_model(config.gguf or None)
     line = connect(config, serve(model))
-    instruction = ({"role": "user", "content": INSTRUCTION},)
+    instruction = ({"role": "user", "content": subject.instruction},)
     tuning = soft_prompt(model, messages=instruction)
 
     @lru_cache(1)
@@ -220,16 +264,6 @@ def _soft(config: Config, write: Callable[..., Proposer]) -> tuple[Tuner, Callab
         return tuned(np.asarray(state.vectors).tobytes(), state.vectors.shape[1])
 
     return Tuner(tuning.init, tuning.tune, proposer), line.attach
-
-
-def _training(config: Config) -> Training:
-    return Training(
-        batch=config.train_batch,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        together=config.together,
-        deadline=config.deadline,
-    )
 
 
 def _told(search: Search) -> Search:
@@ -246,10 +280,9 @@ def _told(search: Search) -> Search:
     return Search(search.init, step, lambda state: best(state.closed.searcher))
 
 
-def _describe(extra: Any) -> dict[str, float]:
+def _describe(tested: bool, extra: Any) -> dict[str, float]:
     size, error = float(extra["params"]), 100 - float(extra["valid"])
-    return {
-        "test": float(extra["test"]),
+    return ({"test": float(extra["test"])} if tested else {}) | {
         "error": error,
         "size": size,
         "score": -size * error / 100,

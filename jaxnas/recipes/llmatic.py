@@ -27,7 +27,9 @@ from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
+from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
+from jaxnas.programs.lessons import classification
 from jaxnas.programs.llmatic import (
     LEGACY,
     PAPER,
@@ -204,9 +206,9 @@ def _of_code(config: Config) -> System:
     mutations = MUTATIONS[:PUBLISHED] if config.published else MUTATIONS
     candidates = networks(shape, classes, axes=axes, mutations=mutations)
     by_model = writer(
-        shape,
-        classes,
-        edits=config.edits,
+        "Model",
+        flax_class(shape, classes),
+        edits=shape if config.edits else None,
         constrained=is_constrained(config),
         max_tokens=config.max_tokens or CODE_TOKENS,
     )
@@ -216,9 +218,19 @@ def _of_code(config: Config) -> System:
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
     weights = KeptWeights() if config.inherit else None
-    judge, final = judges(
+    lesson = classification(
         dataset,
-        _training(config),
+        batch=config.train_batch,
+        optimizer=config.optimizer,
+        momentum=config.momentum,
+    )
+    judge, final = judges(
+        lesson,
+        Training(
+            learning_rate=config.learning_rate,
+            together=config.together,
+            deadline=config.deadline,
+        ),
         steps=config.steps,
         runs=config.runs,
         seeds=[text(candidates.seed)],
@@ -246,7 +258,7 @@ def _of_code(config: Config) -> System:
             "archives": _archives(candidates, centroids, f"best {label}"),
         },
         failures=REASONS,
-        trace=partial(trace, config.steps),
+        trace=partial(trace, lesson, config.steps),
         attach=_each(attach, None if weights is None else weights.attach),
     )
 
@@ -259,17 +271,6 @@ def _each(*told: Callable[[Run], None] | None) -> Callable[[Run], None]:
             one(run)
 
     return attach
-
-
-def _training(config: Config) -> Training:
-    return Training(
-        batch=config.train_batch,
-        learning_rate=config.learning_rate,
-        optimizer=config.optimizer,
-        momentum=config.momentum,
-        together=config.together,
-        deadline=config.deadline,
-    )
 
 
 def _describe(extra: Any) -> dict[str, float]:

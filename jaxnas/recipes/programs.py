@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxnas.data.dataset import Dataset
 from jaxnas.llm import Client
 from jaxnas.programs import edit_replies
 from jaxnas.programs.bench import Training, bench
-from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.inheritance import Memory
 from jaxnas.programs.judge import Judge
+from jaxnas.programs.lessons import Lesson
 from jaxnas.programs.proposer import Proposer, from_client
 
 
 def judges(
-    dataset: Dataset,
+    lesson: Lesson,
     training: Training,
     *,
     steps: int,
@@ -30,7 +29,7 @@ def judges(
     """Who judges in the search, by one run, and who judges its answers, by others.
 
     Args:
-      dataset: what is learned.
+      lesson: what is learned.
       training: how; when it is looked at and by which runs is decided here.
       steps: of a training.
       runs: whose mean judges the answers.
@@ -41,18 +40,18 @@ def judges(
     """
 
     def judge(runs: int, seed: int, memory: Memory | None = None) -> Judge:
-        how = training._replace(evaluate_every=every(steps), runs=runs, seed=seed)
-        halves = bench(dataset, how, level=level, workers=workers)
+        how = training._replace(evaluate_every=every(lesson, steps), runs=runs, seed=seed)
+        halves = bench(lesson, how, level=level, workers=workers)
         return Judge(*halves, steps=steps, seeds=seeds, memory=memory)
 
     return judge(1, 0, memory), judge(runs, 1)
 
 
 def writer(
-    shape: Sequence[int],
-    classes: int,
+    wanted: str,
+    grammar: str,
     *,
-    edits: bool,
+    edits: Sequence[int] | None,
     constrained: bool,
     max_tokens: int,
     begun: str = "",
@@ -60,32 +59,33 @@ def writer(
     """How a language model writes programs.
 
     Args:
-      shape: of one example.
-      classes: outputs.
-      edits: whether it is asked for one edit of a parent in the place of a whole class.
+      wanted: name of the class or function.
+      grammar: of a whole one; empty where there is none.
+      edits: shape of one example, where the model is asked for one edit of a parent in the place of
+        a whole class; else None.
       constrained: whether replies are held to a grammar.
       max_tokens: the most tokens of a reply.
       begun: see `proposer.from_client`.
     """
-    if edits:
+    if edits is not None:
         how = {"max_tokens": max_tokens, "constrained": constrained}
-        return partial(edit_replies.from_client, shape=shape, **how)
+        return partial(edit_replies.from_client, shape=edits, **how)
     return partial(
         from_client,
-        wanted="Model",
+        wanted=wanted,
         max_tokens=max_tokens,
         begun=begun,
-        grammar=flax_class(shape, classes) if constrained else None,
+        grammar=(grammar or None) if constrained else None,
     )
 
 
-def every(steps: int) -> int:
-    """Steps between two looks at the validation split: some twenty of a training, 100 at most."""
-    return max(1, min(100, steps // 20))
+def every(lesson: Lesson, steps: int) -> int:
+    """Steps between two looks at the validation split: a twentieth of a training, or fewer."""
+    return max(1, min(lesson.evaluate_every, steps // 20))
 
 
-def trace(steps: int, extra: Any) -> dict[str, list[float]]:
+def trace(lesson: Lesson, steps: int, extra: Any) -> dict[str, list[float]]:
     """The loss of a training of so many steps, from the `extra` of `programs.judge`."""
     loss = np.asarray(extra["curve"], float).tolist()
-    ends = [float(min(steps, (n + 1) * every(steps))) for n in range(len(loss))]
+    ends = [float(min(steps, (n + 1) * every(lesson, steps))) for n in range(len(loss))]
     return {"x": ends, "mean": loss, "low": loss, "high": loss}

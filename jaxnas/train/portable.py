@@ -13,9 +13,10 @@ initial weights are made, those of recurrent layers among them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,20 +62,33 @@ def opened(programs: Mapping[str, bytes]) -> Programs:
     Raises:
       Refused: if one is missing, may do more than compute, or does not fit the others.
     """
+    with read(programs) as parts:
+        return _fitting(parts["init"], parts["step"], parts["evaluate"])
+
+
+@contextmanager
+def read(programs: Mapping[str, bytes]) -> Generator[dict[str, Exported]]:
+    """The three functions of a candidate, for a look at their form inside.
+
+    Args:
+      programs: `init`, `step` and `evaluate` as bytes of `jax.export`.
+
+    Raises:
+      Refused: if one is missing or may do more than compute; and for whatever is raised inside,
+        since what is no program may raise anything when it is looked at.
+    """
     if missing := PARTS - set(programs):
         raise Refused(f"`programs` must hold init, step and evaluate, but lacks {missing}.")
     try:
         parts = {name: deserialize(bytearray(programs[name])) for name in sorted(PARTS)}
-        objections = {name: refusal(program) for name, program in parts.items()}
-        fitting = _fitting(parts["init"], parts["step"], parts["evaluate"])
+        for name, program in parts.items():
+            if objection := refusal(program):
+                raise Refused(f"`programs` must only compute, but {name} {objection}.")
+        yield parts
     except Refused:
         raise
-    except Exception as error:  # whatever reading what is none may raise
+    except Exception as error:
         raise Refused(f"`programs` must be of `jax.export`, but cannot be read: {error}") from None
-    for name, objection in objections.items():
-        if objection:
-            raise Refused(f"`programs` must only compute, but {name} {objection}.")
-    return fitting
 
 
 def refusal(program: Exported) -> str | None:
@@ -129,13 +143,25 @@ def _fitting(init: Exported, step: Exported, evaluate: Exported) -> Programs:
         "the results of `step`": ([v.shape for v in step.out_avals[len(state) :]], [runs, runs]),
         "the logits": (logits.shape[:-1], (*runs, evaluate.in_avals[-1].shape[0])),
     }
-    for what, (found, wanted) in expected.items():
-        if _plain(found) != _plain(wanted):
-            raise Refused(f"`programs` must agree, but {what} is {found}, not {wanted}.")
+    agree(expected)
     trees = [(init, (0,)), (step, (state, 0, 0, 0, 0)), (evaluate, (state, 0))]
     if any(p.in_tree != jax.tree.structure((tuple(args), {})) for p, args in trees):
         raise Refused("`programs` must take (key), (state, x, y, key, rate) and (state, x).")
     return Programs(init, step, evaluate, runs[0] if runs else 0, x.shape[0], logits.shape[-2])
+
+
+def agree(expected: Mapping[str, tuple[Any, Any]]) -> None:
+    """Returns if everything is as it should be; arrays are compared by shape and type.
+
+    Args:
+      expected: by what it is: what was found, and what is wanted.
+
+    Raises:
+      Refused: with the first that differs.
+    """
+    for what, (found, wanted) in expected.items():
+        if _plain(found) != _plain(wanted):
+            raise Refused(f"`programs` must agree, but {what} is {found}, not {wanted}.")
 
 
 def _plain(avals: object) -> list[object]:

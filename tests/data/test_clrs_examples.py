@@ -138,6 +138,7 @@ def test_unknown_algorithms_and_sizes_are_refused():
 def test_string_matchers_are_trained_on_one_size_and_others_on_five():
     assert clrs.lengths("bfs") == (4, 7, 11, 13, 16)
     assert clrs.lengths("naive_string_matcher") == (20,)
+    assert clrs.lengths("kmp_matcher", (4, 7)) == (17,)
 
 
 def test_shapes_of_values_and_of_their_logits():

@@ -12,6 +12,7 @@ from jaxnas.data.toy import waves
 from jaxnas.programs import bench as module
 from jaxnas.programs.bench import Training, bench
 from jaxnas.programs.judge import REASONS, Judge
+from jaxnas.programs.lessons import classification
 from jaxnas.programs.page import pages
 from jaxnas.train.portable import opened
 
@@ -24,7 +25,7 @@ class Model(nn.Module):
         return nn.Dense(CLASSES)(nn.relu(nn.Dense(6)(x)))
 """
 WAVES = waves(length=8, n=120)
-TRAINING = Training(batch=16, evaluate_every=5)
+LESSON, TRAINING = classification(WAVES, batch=16), Training(evaluate_every=5)
 SOURCE = PERCEPTRON.replace("CLASSES", str(len(WAVES.classes)))
 
 
@@ -34,7 +35,7 @@ def desk():
     ends = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "atexit", SimpleNamespace(register=ends.append))
-        yield lambda **runs: bench(WAVES, TRAINING._replace(**runs), workers=1)
+        yield lambda **runs: bench(LESSON, TRAINING._replace(**runs), workers=1)
     assert len(ends) == 2  # a pool and a worker, shared by all
     for end in ends:
         end()
@@ -129,4 +130,4 @@ def test_a_negative_number_at_a_time_is_refused():
 
 def test_a_level_that_does_not_exist_is_refused_at_once():
     with pytest.raises(ValueError, match="`level` must be auto"):
-        bench(WAVES, Training(), level="vault")
+        bench(LESSON, Training(), level="vault")

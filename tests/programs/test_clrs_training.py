@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import ShapeDtypeStruct as Shape, export
+from reference import clrs_examples
 
 from jaxnas.data.clrs_probes import spec
-from jaxnas.data.dataset import DataError
 from jaxnas.programs import clrs, clrs_net, clrs_scores, clrs_trace, clrs_training, gmpnn, triplets
 from jaxnas.programs.sandbox import rules
 from jaxnas.programs.sandbox.verdict import Rejected
+from jaxnas.train.portable import Refused
 
 V1 = triplets.SEEDS["v1"]
 ALGORITHM, SMALL = (
@@ -22,12 +24,7 @@ ALGORITHM, SMALL = (
 
 @pytest.fixture(scope="module")
 def material():
-    """Small examples of dm-clrs, or a skip that says what is missing."""
-    try:
-        key = jax.random.key(1)
-        return clrs_training.draw(ALGORITHM, key, lengths=(3, 4), examples=16, valid=8)
-    except DataError as error:
-        pytest.skip(str(error))
+    return clrs_examples.material(ALGORITHM)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +38,9 @@ def traced(task):
 
 
 @pytest.fixture(scope="module")
-def built(traced):
+def built(traced, task):
     """Training as read back from the bytes of programs."""
-    return clrs_training.opened(traced.programs)
+    return clrs_training.opened(traced.programs, task)
 
 
 def test_a_step_of_the_programs_is_one_of_clipped_adam_on_the_loss_of_the_batch_in_turn(
@@ -95,13 +92,27 @@ def test_training_the_programs_of_a_source_lowers_the_loss(
 ):
     key = jax.random.key(2)
     assert traced.params == clrs.size(V1, task)
-    settings = {"steps": 30, "learning_rate": 0.01, "evaluate_every": 10}
-    told = clrs_training.fit(built, material, task, key, **settings)
+    told = clrs_training.fit(built, material, task, key, (0,), (0.01,), steps=30, evaluate_every=10)
     assert told.steps.tolist() == [10, 20, 30]
-    assert told.loss[-1] < 0.7 * told.loss[0]
-    assert told.valid == told.curve.max()
-    assert told.curve[told.steps.tolist().index(told.best)] == told.valid
-    assert 0 <= told.last <= 100
+    assert told.loss[0, -1] < 0.9 * told.loss[0, 0]
+    assert told.valid[0] == told.curve.max()
+    assert told.curve[0, told.steps.tolist().index(told.best[0])] == told.valid[0]
+    assert 0 <= told.last[0] <= 100
+    assert told.diverged.tolist() == [-1]
+    assert np.isnan(told.test).all()
+
+
+def test_a_run_depends_on_its_seed_and_rate_and_not_on_its_place(material, built, task):
+    def fit(seeds, rates):
+        key = jax.random.key(2)
+        return clrs_training.fit(
+            built, material, task, key, seeds, rates, steps=4, evaluate_every=2
+        )
+
+    both, alone = fit((3, 4), (0.01, 0.02)), fit((4,), (0.02,))
+    np.testing.assert_array_equal(both.loss[1:], alone.loss)
+    np.testing.assert_array_equal(both.curve[1:], alone.curve)
+    assert (both.loss[0] != both.loss[1]).all()
 
 
 def test_training_that_diverges_ends_and_scores_minus_infinity(material, task):
@@ -110,10 +121,11 @@ def test_training_that_diverges_ends_and_scores_minus_infinity(material, task):
         lambda state, *_: (state + 1, jnp.where(state > 12, jnp.nan, 1.0)),
         lambda state, known: {"pi": jnp.zeros((8, 4, 4))},
     )
-    told = clrs_training.fit(broken, material, task, jax.random.key(0), steps=50, evaluate_every=10)
-    assert (told.valid, told.last) == (-np.inf, -np.inf)
-    assert told.steps.tolist() == [10, 20]
-    assert np.isnan(told.curve).tolist() == [False, True]
+    told = clrs_training.fit(broken, material, task, jax.random.key(0), steps=30, evaluate_every=10)
+    assert (told.valid.tolist(), told.last.tolist()) == ([-np.inf], [-np.inf])
+    assert told.steps.tolist() == [10, 20, 30]
+    assert told.diverged.tolist() == [13]
+    assert np.isnan(told.curve).tolist() == np.isnan(told.loss).tolist() == [[False, True, True]]
 
 
 def test_validation_examples_must_fill_batches(material, task):
@@ -122,9 +134,54 @@ def test_validation_examples_must_fill_batches(material, task):
         clrs_training.fit(clrs.build(V1, odd), material, odd, jax.random.key(0), steps=1)
 
 
-def test_programs_of_another_form_are_refused():
-    with pytest.raises(ValueError, match="must be init, step, evaluate"):
-        clrs_training.opened({"init": b""})
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ({"init": b""}, "cannot be read"),
+        ({"step": "init"}, "must be as `clrs.forms` says, but step is not"),
+        ({"evaluate": "taught"}, "but evaluate is not"),
+        ({"evaluate": "shorter"}, "what evaluate gives"),
+        ({"step": "calling"}, "must only compute, but step calls evil"),
+    ],
+)
+def test_forged_programs_are_refused(traced, task, forged, said):
+    programs = traced.programs | {name: _forged(how, traced, task) for name, how in forged.items()}
+    with pytest.raises(Refused, match=said):
+        clrs_training.opened(programs, task)
+    short = {name: traced.programs[name] for name in ("init", "step")}
+    with pytest.raises(Refused, match="lacks"):
+        clrs_training.opened(short, task)
+
+
+def _forged(how, traced, task):
+    """Bytes of a program that is not as it should be."""
+    if isinstance(how, bytes) or how in traced.programs:
+        return traced.programs.get(how, how)
+    state = [
+        Shape(a.shape, a.dtype)
+        for a in export.deserialize(bytearray(traced.programs["init"])).out_avals
+    ]
+    forms = clrs.forms(task, state)
+    (kept, known), told = forms["evaluate"]
+
+    def calling(*taken):
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), forms["step"][1])
+        evil = jax.ffi.ffi_call("evil", Shape((), "float32"))(zeros[1])
+        return zeros[0], evil
+
+    def taught(state, known, outputs):
+        return outputs
+
+    def shorter(state, known):
+        return {name: jnp.zeros(leaf.shape[:-1]) for name, leaf in told.items()}
+
+    function, taken = {
+        "calling": (calling, forms["step"][0]),
+        "taught": (taught, (kept, known, told)),
+        "shorter": (shorter, (kept, known)),
+    }[how]
+    unsafe = [export.DisabledSafetyCheck.custom_call("evil")]
+    return bytes(export.export(jax.jit(function), disabled_checks=unsafe)(*taken).serialize())
 
 
 PLAIN = clrs.Setting("bfs", (3,), (3,), (3, 3), hidden=4, batch=2, eval_batch=2, platforms=("cpu",))

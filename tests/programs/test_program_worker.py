@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxnas.data.toy import waves
+from jaxnas.programs.lessons import classification
 from jaxnas.programs.sandbox.program import Task, trace
 from jaxnas.programs.sandbox.trainer import Job
 from jaxnas.programs.sandbox.worker import Worker
@@ -21,6 +22,7 @@ from jaxnas.train.portable import opened
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 WAVES = waves(length=12, n=48)
+FIT = classification(WAVES).fit
 TASK = Task((12,), 4, batch=16, eval_batch=48, platforms=("cpu",))
 KEY = np.array([0, 3], np.uint32)
 LINES = {
@@ -49,7 +51,7 @@ FOREVER = 300.0  # seconds; no test waits for them
 
 @pytest.fixture
 def worker():
-    with Worker(WAVES, memory=4 << 30) as worker:
+    with Worker(FIT, memory=4 << 30) as worker:
         yield worker
 
 
@@ -122,7 +124,7 @@ def test_a_process_that_dies_is_a_crash_and_is_replaced(worker):
 
 
 def test_of_several_at_once_the_endless_one_alone_pays():
-    with Worker(WAVES, together=2) as worker:
+    with Worker(FIT, together=2) as worker:
         worker.train([JOBS["good"]], FOREVER)
         outcomes = worker.train([JOBS["endless"], JOBS["good"], JOBS["good"]], 6.0)
     assert [o.failure for o in outcomes] == ["time", None, None]
@@ -131,8 +133,8 @@ def test_of_several_at_once_the_endless_one_alone_pays():
 PARENT = """
 import sys, pickle
 from jaxnas.programs.sandbox.worker import Worker
-dataset, good, endless = pickle.load(open(sys.argv[1], "rb"))
-with Worker(dataset) as worker:
+fit, good, endless = pickle.load(open(sys.argv[1], "rb"))
+with Worker(fit) as worker:
     worker.train([good], 300.0)
     print(worker._process._popen.pid, flush=True)
     worker.train([endless], 300.0)
@@ -143,7 +145,7 @@ with Worker(dataset) as worker:
 def test_no_process_is_left_when_the_parent_ends_in_the_middle(how, tmp_path):
     import pickle
 
-    (tmp_path / "jobs").write_bytes(pickle.dumps((WAVES, JOBS["good"], JOBS["endless"])))
+    (tmp_path / "jobs").write_bytes(pickle.dumps((FIT, JOBS["good"], JOBS["endless"])))
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "jobs")],
         stdout=subprocess.PIPE,
@@ -183,9 +185,9 @@ def test_a_cache_of_programs_with_a_limit_keeps_it(small_cache, worker):
 
 def test_the_process_gets_no_secrets_and_says_why_it_does_not_start(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "s3cret")
-    with Worker(WAVES) as worker:
+    with Worker(FIT) as worker:
         worker.train([JOBS["good"]], FOREVER)
         assert b"s3cret" not in Path(f"/proc/{pid_of(worker)}/environ").read_bytes()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="does not start: exit status 1"):
-        Worker(WAVES).train([JOBS["good"]], FOREVER)
+        Worker(FIT).train([JOBS["good"]], FOREVER)

@@ -46,6 +46,30 @@ def test_the_program_is_found_in_replies_as_models_write_them(reply):
     assert ast.dump(ast.parse(ask(reply))) == ast.dump(ast.parse(COMPLETE))
 
 
+DEF = "def f(x, size):"
+LINES = "    y = nn.Dense(size)(x)\n    return nn.relu(y)\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(f"\n{LINES}", id="goes on"),
+        pytest.param(LINES.lstrip(), id="goes on, first spaces stripped by the server"),
+        pytest.param(
+            f'{LINES.lstrip()}\n"""Metrics:\n{{}}\n"""\n{DEF}\n    return 7\n', id="and on"
+        ),
+        pytest.param(f"{DEF}\n{LINES}", id="begins again"),
+        pytest.param(f"Sure:\n```python\nSIZE = 3\n\n\n{DEF}\n{LINES}```\nDone.", id="in a fence"),
+        pytest.param(f"SIZE = 3\n\n\n{DEF}\n{LINES}", id="after a constant"),
+        pytest.param(f"{DEF}\n    return 7\n\n\n{DEF}\n{LINES}", id="parent first"),
+    ],
+)
+def test_a_function_is_found_in_replies_like_a_class(reply):
+    source = ask(reply, begun=DEF, wanted="f")
+    whole = f"import flax.linen as nn\n{DEF}\n{LINES}"
+    assert ast.dump(ast.parse(source)) == ast.dump(ast.parse(whole))
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

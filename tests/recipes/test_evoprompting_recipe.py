@@ -14,8 +14,8 @@ from jaxnas.programs.bench import Bench
 from jaxnas.programs.evoprompting import STUB
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.soft_prompt import SoftPrompt, Tuning
-from jaxnas.recipes import evoprompting as recipe, llm, programs
-from jaxnas.recipes.evoprompting import PRESETS, Config
+from jaxnas.recipes import evoprompting as recipe, llm, program_subjects, programs
+from jaxnas.recipes.evoprompting import PRESETS, Config, settled
 from jaxnas.recipes.llm import is_constrained
 from jaxnas.runs.store import open_run
 
@@ -42,13 +42,13 @@ def desk():
     def endpoint(*_, **__):
         return scripted(lambda request: served.append(request) or speak(request), model="m")
 
-    def bench(dataset, training, **_):
+    def bench(lesson, training, **_):
         desk = Desk()
         return Bench(desk.check, desk.train)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "bench", bench)
-        patch.setattr(recipe, "MNIST1D", SEEDS)
+        patch.setattr(program_subjects, "MNIST1D", SEEDS)
         patch.setattr(llm, "endpoint", endpoint)
         yield served
 
@@ -309,7 +309,7 @@ def test_without_a_model_it_says_how_to_give_one(desk, refused, monkeypatch, tmp
 
 
 def test_the_paper_asks_for_1600_programs():
-    paper = PRESETS["paper"]
+    paper = settled(PRESETS["paper"])
     assert paper.rounds * paper.prompts * paper.samples == 1600
     assert (paper.steps, paper.learning_rate, paper.train_batch) == (8000, 0.01, 128)
     assert (paper.examples, paper.survivors, paper.threshold) == (2, 10, 0.5)

@@ -184,8 +184,8 @@ def opened(monkeypatch):
 
     opened = []
 
-    def bench(dataset, training, **settings):
-        opened.append((dataset.name, training.optimizer, training.batch, settings["level"]))
+    def bench(lesson, training, **settings):
+        opened.append((lesson.name, lesson.task.optimizer, lesson.task.batch, settings["level"]))
         opened.append((training.seed, training.runs))
         return Bench(check, train)
 

@@ -36,9 +36,9 @@ EVOPROMPTING = evoprompting.Config(
 SCORES = {4810: 61.0, 5210: 73.0, 15210: 68.0, 91082: 70.0, 1612810: 74.0}
 
 
-def sized(dataset, training, **settings):
+def sized(lesson, training, **settings):
     """A bench that checks for real and scores a program by its number of parameters."""
-    desk, sizes = bench(dataset, training, **settings), {}
+    desk, sizes = bench(lesson, training, **settings), {}
 
     def check(sources):
         verdicts = desk.check(sources)

@@ -7,14 +7,20 @@ import contextlib
 import gc
 import os
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnas.programs.sandbox import frames, rules
+from jaxnas.programs import clrs, clrs_trace
+from jaxnas.programs.sandbox import frames, program, rules
 from jaxnas.programs.sandbox.confine import confine
-from jaxnas.programs.sandbox.program import Task, trace
 from jaxnas.programs.sandbox.source import FILENAME
 from jaxnas.programs.sandbox.verdict import STARVED, Rejected, told
 
+# What sources can be traced for, by the name of the task's class: nothing else can be asked for.
+TRACES: dict[str, tuple[Callable[..., Any], Callable[..., program.Traced]]] = {
+    task.__name__: (task, trace)
+    for task, trace in ((program.Task, program.trace), (clrs.Setting, clrs_trace.trace))
+}
 ARRAYS = 1000  # of weights that are told by name
 ANSWER = 3  # the one descriptor that is open beside standard input and output
 
@@ -23,7 +29,7 @@ def run(job: dict[str, Any], walls: dict[str, Any], answer: int, output: int) ->
     """Does one job and ends.
 
     Args:
-      job: `task`, `source`, and `rules`, whether they are to be kept.
+      job: `task` and its `kind`, one of `TRACES`, `source`, and `rules`, whether they are to be kept.
       walls: the arguments of `confine`.
       answer: descriptor for the message to the parent.
       output: descriptor for whatever is printed.
@@ -59,7 +65,8 @@ def _answer(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         if job["rules"]:
             rules.check(job["source"])
-        traced = trace(job["source"], Task(**{k: _tuple(v) for k, v in job["task"].items()}))
+        task, trace = TRACES[job["kind"]]
+        traced = trace(job["source"], task(**{k: _tuple(v) for k, v in job["task"].items()}))
     except Rejected as rejected:
         ran = rejected.failure in ("import", "shape")
         failure = "memory" if ran and _starved(rejected) else rejected.failure

@@ -46,7 +46,8 @@ class Pool:
     """Processes that have imported everything and wait; each source gets a fresh fork of one.
 
     Args:
-      task: what is traced, a NamedTuple of plain values (`program.Task`).
+      task: what sources are traced for, a NamedTuple of plain values: `program.Task`, or
+        `clrs.Setting` for triplet functions.
       level: of isolation, `process`, `landlock`, `bubblewrap`, or `auto` for the best that works.
       workers: how many sources at a time.
       limits: of one source.
@@ -65,7 +66,8 @@ class Pool:
             raise ValueError(f"`workers` must be at least 1, but got {workers}.")
         level = isolation.resolve(level)
         self.isolation = isolation.reached(level)
-        self._task, self._limits = task._asdict(), limits
+        self._task = {"kind": type(task).__name__, "task": task._asdict()}
+        self._limits = limits
         self._folder = tempfile.TemporaryDirectory(prefix="jaxnas-sandbox-")
         self._keepers = [Keeper(level, self._folder.name) for _ in range(workers)]
         self._idle: queue.SimpleQueue[Keeper] = queue.SimpleQueue()
@@ -91,7 +93,7 @@ class Pool:
         if reason := _unreadable(source):
             return Verdict(False, "parse", reason, isolation=self.isolation)
         mine = self._limits._replace(**limits)
-        job = {"source": source, "task": self._task, "rules": rules, **mine._asdict()}
+        job = {"source": source, "rules": rules, **self._task, **mine._asdict()}
         keeper = self._idle.get()
         try:
             return keeper.ask(job, mine)._replace(isolation=self.isolation)

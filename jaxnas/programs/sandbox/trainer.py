@@ -7,7 +7,7 @@ import queue
 import resource
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from jaxnas.data.dataset import Dataset
-from jaxnas.train.exported import fit_exported
+from jaxnas.train.exported import Trained, fit_exported
 from jaxnas.train.portable import Refused, opened
+
+Fit = Callable[..., Trained]
+"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=, start=) -> Trained`, the data within."""
 
 
 class Job(NamedTuple):
@@ -41,6 +45,34 @@ class Job(NamedTuple):
     steps: int = 8000
     evaluate_every: int = 100
     start: np.ndarray | None = None
+
+
+def fit_networks(
+    dataset: Dataset,
+    programs: Mapping[str, bytes],
+    key: Key[Array, ""],
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    *,
+    steps: int,
+    evaluate_every: int,
+    start: np.ndarray | None = None,
+) -> Trained:
+    """Trains a network on a data set: `fit_exported` of what `opened` reads.
+
+    Raises:
+      Refused: as `opened`.
+    """
+    return fit_exported(
+        opened(programs),
+        dataset,
+        key,
+        seeds,
+        learning_rates,
+        steps=steps,
+        evaluate_every=evaluate_every,
+        start=start,
+    )
 
 
 def serve(inbox: int, outbox: int) -> None:
@@ -66,7 +98,7 @@ def serve(inbox: int, outbox: int) -> None:
 
     def work(numbered: tuple[int, Job]) -> None:
         i, job = numbered
-        answer, weights = _train(job, hello["dataset"])
+        answer, weights = _train(job, hello["fit"])
         with turn:
             sink.send_bytes(json.dumps({"job": i, **answer}).encode())
             sink.send_bytes(weights)
@@ -85,21 +117,13 @@ def _listen(source: Connection, jobs: queue.Queue[Any]) -> None:
         os._exit(0)
 
 
-def _train(job: Job, dataset: Dataset) -> tuple[dict[str, Any], bytes]:
+def _train(job: Job, fit: Fit) -> tuple[dict[str, Any], bytes]:
     """An outcome as JSON can hold it, and the weights."""
     begin, trained, failure, message, weights = time.monotonic(), None, None, "", b""
     try:
         key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
-        found = fit_exported(
-            opened(job.programs),
-            dataset,
-            key,
-            job.seeds,
-            job.learning_rates,
-            steps=job.steps,
-            evaluate_every=job.evaluate_every,
-            start=job.start,
-        )
+        how = {"steps": job.steps, "evaluate_every": job.evaluate_every, "start": job.start}
+        found = fit(job.programs, key, job.seeds, job.learning_rates, **how)
         weights = found.weights.tobytes()
         trained = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
         trained["weights"] = list(found.weights.shape)

@@ -25,8 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnas.data.dataset import Dataset
-from jaxnas.programs.sandbox.trainer import Job, serve
+from jaxnas.programs.sandbox.trainer import Fit, Job, serve
 from jaxnas.train.exported import Trained
 
 LONGEST = 64 << 20  # bytes of an answer
@@ -60,20 +59,20 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """A process that trains jobs on one data set; it starts with the first job.
+    """A process that trains jobs by one function; it starts with the first job.
 
     Args:
-      dataset: sent once to each process.
+      fit: our own, with its data; sent once to each process, by pickle.
       together: jobs that are trained at the same time, of use on an accelerator.
       memory: bytes of private memory the process may have on a CPU; None for no limit.
 
     Example:
-        >>> with Worker(load("mnist1d")) as worker:
+        >>> with Worker(partial(fit_networks, load("mnist1d"))) as worker:
         ...     [outcome] = worker.train([Job(verdict.programs, np.zeros(2, np.uint32))], 600.0)
     """
 
-    def __init__(self, dataset: Dataset, together: int = 1, memory: int | None = 8 << 30) -> None:
-        self._hello = {"dataset": dataset, "memory": memory, "together": together}
+    def __init__(self, fit: Fit, together: int = 1, memory: int | None = 8 << 30) -> None:
+        self._hello = {"fit": fit, "memory": memory, "together": together}
         self._together = together
         self._process: _Process | None = None
 
