@@ -179,7 +179,8 @@ def fit(
         runs.append(_run(state, advance, judge, stops))
     rows = map(np.stack, zip(*runs, strict=True))
     names = ("valid", "last", "test", "best", "curve", "loss", "diverged")
-    return Trained(**dict(zip(names, rows, strict=True)), steps=np.array(stops))
+    weights = np.zeros((len(runs), 0), np.float32)  # nothing is inherited here
+    return Trained(**dict(zip(names, rows, strict=True)), steps=np.array(stops), weights=weights)
 
 
 def _run(

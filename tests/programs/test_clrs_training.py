@@ -141,7 +141,7 @@ def test_validation_examples_must_fill_batches(material, task):
         ({"step": "init"}, "must be as `clrs.forms` says, but step is not"),
         ({"evaluate": "taught"}, "but evaluate is not"),
         ({"evaluate": "shorter"}, "what evaluate gives"),
-        ({"step": "calling"}, "must only compute, but step calls evil"),
+        ({"step": "calling"}, "must only compute, but step has a custom call"),
     ],
 )
 def test_forged_programs_are_refused(traced, task, forged, said):

@@ -22,7 +22,8 @@ from jaxnas.train.exported import Trained, fit_exported
 from jaxnas.train.portable import Refused, opened
 
 Fit = Callable[..., Trained]
-"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=, start=) -> Trained`, the data within."""
+"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=) -> Trained`, the data within; and
+`start=`, if weights can be inherited."""
 
 
 class Job(NamedTuple):
@@ -122,7 +123,9 @@ def _train(job: Job, fit: Fit) -> tuple[dict[str, Any], bytes]:
     begin, trained, failure, message, weights = time.monotonic(), None, None, "", b""
     try:
         key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
-        how = {"steps": job.steps, "evaluate_every": job.evaluate_every, "start": job.start}
+        how: dict[str, Any] = {"steps": job.steps, "evaluate_every": job.evaluate_every}
+        if job.start is not None:
+            how["start"] = job.start
         found = fit(job.programs, key, job.seeds, job.learning_rates, **how)
         weights = found.weights.tobytes()
         trained = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
