@@ -287,7 +287,7 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     judged = [*outcome.found, *outcome.random, *others]
     names = list(judged[0].metrics)[:2] if judged else []  # fitness, and what is reported
     rows = [
-        (str(r.kind), short(r.genotype), *(f"{r.metrics[name]:.2f}" for name in names))
+        (str(r.kind), short(r.genotype), *(_number(r.metrics.get(name)) for name in names))
         for r in judged
     ]
     _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
@@ -295,6 +295,10 @@ def _show(outcome: Any, *, as_json: bool) -> None:
     if best and is_source(best.genotype):
         print(f"source of the best: jaxnas export {outcome.run.folder} --out best.py")
     print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"  # the ledger keeps what is not finite as null
 
 
 def _early(outcome: Any) -> list[str]:

@@ -73,7 +73,7 @@ class BudgetError(Exhausted):
     ) -> None:
         super().__init__(
             f"The budget of {which} is spent: {used:g} of `{which}`={limit:g} are used and the next "
-            f"call may take {need:g}; raise `{which}`, or lower `max_tokens` and `n`."
+            f"call may take {need:g}; raise `{which}`."
         )
         self.which, self.used, self.limit = which, used, limit
 

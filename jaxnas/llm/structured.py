@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from jaxnas.llm.budget import BudgetError
 from jaxnas.llm.client import Client, Completion, ModelError, Reply, Request, Usage
 from jaxnas.llm.loops import per_loop
 
@@ -105,7 +104,7 @@ async def _mended(ask: Send, request: Request, reply: Reply) -> tuple[Reply, Com
         return reply._replace(parsed=value), None
     try:
         again = await ask(_with_objection(request, reply.text, wrong))
-    except (ModelError, BudgetError):  # the first reply is paid for
+    except ModelError:  # the first reply is paid for
         return reply, None
     second = again.replies[0]
     return second._replace(parsed=_read(second.text, schema)[1]), again

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxnas.llm import Client, Completion, ModelError, Reply, ask_all
+from jaxnas.llm import BudgetError, Client, Completion, ModelError, Reply, ask_all
 from jaxnas.programs.proposal import Proposal
 
 UNFIT = (400, 413, 422)  # what HTTP says of a request that is itself at fault
@@ -42,6 +42,9 @@ def replies(
         for one in proposals
     ]
     told = ask_all(calls)
+    for one in told:
+        if isinstance(one, BudgetError):  # the end, whatever else went wrong
+            raise one
     answers = any(isinstance(one, Completion) for one in told)
     return [_reply(one, answers) for one in told]
 

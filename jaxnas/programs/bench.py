@@ -33,7 +33,7 @@ class Training(NamedTuple):
       seed: of the first run; the next ones follow.
       together: programs trained at the same time; 0 for one on a CPU and several on an accelerator,
         which one small program does not fill.
-      deadline: seconds that these may take, compilation included.
+      deadline: seconds that these may take for each of the runs, compilation included.
     """
 
     learning_rate: float = 0.01
@@ -83,7 +83,7 @@ def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: i
             Job(one, KEY, list(seeds), rates, steps, every, start)
             for one, start in zip(programs, starts, strict=True)
         ]
-        outcomes = _worker(lesson, together).train(jobs, training.deadline)
+        outcomes = _worker(lesson, together).train(jobs, training.deadline * training.runs)
         return [_score(outcome, steps) for outcome in outcomes]
 
     pool = partial(_pool, task, level, workers, lesson.limits)

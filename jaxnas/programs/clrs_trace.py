@@ -1,7 +1,7 @@
 """From the source of a triplet function to programs that train it: what a child process does.
 
 The candidate is called under trace only, inside the training of `clrs.build`. What comes out are
-its three functions as XLA programs, made for all kinds of devices at once.
+its three functions as XLA programs, made for the setting's kinds of devices.
 """
 
 import ast
@@ -75,7 +75,7 @@ def trace(source: str, setting: Setting) -> Traced:
             flops=flops(messages.jaxpr),
             depth=len(layers.paths),
             width=max(layers.widths),
-            identity=digest(*setting, same),
+            identity=digest(*setting._replace(platforms=()), same),
             programs=exported(build(function, setting), setting),
         )
 

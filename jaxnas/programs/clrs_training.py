@@ -95,10 +95,9 @@ def fit_triplets(
     Raises:
       Refused: as `opened`.
     """
-    built = opened(programs, task)
     return fit(
-        built,
-        material,
+        opened(programs, task),
+        jax.device_put(material),
         task,
         key,
         seeds,

@@ -97,7 +97,8 @@ def clrs(
     ):
         if number < least:
             raise ValueError(f"`{name}` must be at least {least}, but got {number}.")
-    material = clrs_training.draw(algorithm, jax.random.key(0), lengths=nodes, examples=examples)
+    drawn = clrs_training.draw(algorithm, jax.random.key(0), lengths=nodes, examples=examples)
+    material = jax.device_get(drawn)  # the process that trains puts it on its own device
     task = clrs_training.setting(algorithm, material, batch=batch, hidden=hidden)
     fit = partial(clrs_training.fit_triplets, task, material)
     return Lesson(f"CLRS-30 {algorithm}", task, fit, evaluate_every=50, limits=LONG)

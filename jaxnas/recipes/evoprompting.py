@@ -72,7 +72,7 @@ class Config(ModelConfig):
       steps: of training; 0 for the paper's: 8,000, of CLRS-30 2,000.
       train_batch: examples of a step; 0 for the paper's: 128, of CLRS-30 32.
       learning_rate: of AdamW, for CLRS-30 Adam; 0 for the paper's: 0.01, of CLRS-30 0.001.
-      weight_decay: of AdamW.
+      weight_decay: of AdamW; Adam of CLRS-30 has none.
       clrs_nodes: of the graphs of CLRS-30 to train on, one number for each size; candidates are
         judged on the largest.
       clrs_hidden: features of a node there.
@@ -81,7 +81,7 @@ class Config(ModelConfig):
       level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
       workers: sources checked at a time.
       together: programs trained at the same time; 0 for one on a CPU, several on an accelerator.
-      deadline: seconds that the training of these may take; 0 for 600, of CLRS-30 7,200.
+      deadline: seconds that these may take for each run; 0 for 600, of CLRS-30 7,200.
     """
 
     data: str = "mnist1d"
@@ -193,6 +193,16 @@ def _subject(config: Config) -> Subject:
             f"`{name}` is of networks: triplet functions have no grammar. Leave it out, or set `data` "
             f"to a set of signals."
         )
+    for name, least in (
+        ("train_batch", 1),
+        ("clrs_hidden", 1),
+        ("clrs_examples", config.train_batch),
+    ):
+        if (given := getattr(config, name)) < least:
+            why = ", the examples of a step (`train_batch`)" if name == "clrs_examples" else ""
+            raise ValueError(f"`{name}` must be at least {least}{why}, but got {given}.")
+    if not config.clrs_nodes or min(config.clrs_nodes) < 2:
+        raise ValueError(f"`clrs_nodes` must be numbers from 2, but got {config.clrs_nodes}.")
     return triplet_functions(
         config.data,
         batch=config.train_batch,

@@ -70,7 +70,7 @@ class ModelConfig:
     replay: str = ""
     record: str = ""
     max_tokens: int = 512
-    concurrency: int = renewable(4)
+    concurrency: int = 4
     timeout: float = renewable(300.0)
     requests: int = renewable(0)
     tokens: int = renewable(0)

@@ -76,7 +76,8 @@ class Config(ModelConfig):
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
       inherit: whether a network of code begins with the trained weights of the one it was made from,
-        layer by layer where type and shape agree; they are kept in the run's folder.
+        layer by layer where type and shape agree; they are kept in the run's folder,
+        four bytes a weight for every network trained.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
@@ -91,7 +92,7 @@ class Config(ModelConfig):
       level: of the sandbox's isolation: `process`, `landlock`, `bubblewrap`, or `auto`.
       workers: sources checked at a time.
       together: programs trained at the same time; 0 for one on a CPU, several on an accelerator.
-      deadline: seconds that the training of these may take.
+      deadline: seconds that these may take for each run.
     """
 
     problem: str = "table"

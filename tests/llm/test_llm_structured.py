@@ -250,7 +250,6 @@ def test_a_reply_that_does_not_fit_gets_one_second_chance_and_is_told_what_is_wr
     [
         ("none", "none", 2),
         (ModelError("server", "down", status=500), '{"b": 1}', 2),
-        (BudgetError("requests", 1, 1, 1), '{"b": 1}', 2),
     ],
 )
 def test_there_is_no_third_chance_and_what_was_paid_for_is_kept(second, text, calls):
@@ -264,6 +263,18 @@ def test_there_is_no_third_chance_and_what_was_paid_for_is_kept(second, text, ca
 
     (done,) = ask_all([structured(Client("m", send)).complete(ASK, schema=SCHEMA)])
     assert (done.replies[0].text, done.replies[0].parsed, len(asked)) == (text, None, calls)
+
+
+def test_a_budget_that_does_not_reach_for_the_second_chance_is_said():
+    script = [Completion((Reply('{"b": 1}'),), None, "m", 1.0), BudgetError("requests", 1, 1, 1)]
+
+    async def send(request):
+        if isinstance(outcome := script.pop(0), Exception):
+            raise outcome
+        return outcome
+
+    (said,) = ask_all([structured(Client("m", send)).complete(ASK, schema=SCHEMA)])
+    assert isinstance(said, BudgetError)
 
 
 def test_of_several_replies_those_that_do_not_fit_are_mended():

@@ -314,3 +314,17 @@ def test_the_paper_asks_for_1600_programs():
     assert (paper.steps, paper.learning_rate, paper.train_batch) == (8000, 0.01, 128)
     assert (paper.examples, paper.survivors, paper.threshold) == (2, 10, 0.5)
     assert isinstance(paper, Config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clrs_nodes": (1,)}, "`clrs_nodes` must be numbers from 2"),
+        ({"clrs_examples": 10}, r"`clrs_examples` must be at least 32.*`train_batch`.*got 10"),
+        ({"edits": True}, "`edits` is of networks"),
+        ({"grammar": "yes"}, "`grammar` is of networks"),
+    ],
+)
+def test_what_is_wrong_with_an_algorithm_is_said_in_the_words_of_the_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(Config(data="clrs_bfs", base_url="http://h/v1", model="m", **settings))

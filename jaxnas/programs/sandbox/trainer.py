@@ -7,6 +7,7 @@ import queue
 import resource
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -116,6 +117,9 @@ def _listen(source: Connection, jobs: queue.Queue[Any]) -> None:
             jobs.put(pickle.loads(source.recv_bytes()))
     except (EOFError, OSError):
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _train(job: Job, fit: Fit) -> tuple[dict[str, Any], bytes]:
