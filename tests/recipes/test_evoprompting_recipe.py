@@ -327,4 +327,4 @@ def test_the_paper_asks_for_1600_programs():
 )
 def test_what_is_wrong_with_an_algorithm_is_said_in_the_words_of_the_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        build(Config(data="clrs_bfs", base_url="http://h/v1", model="m", **settings))
+        recipe.build(Config(data="clrs_bfs", base_url="http://h/v1", model="m", **settings))
