@@ -68,13 +68,11 @@ def test_cite_prints_bibtex(capsys):
         (("run", "random_search", "--set", "epochs=many"), ("`epochs`", "int", "'many'")),
         (("run", "random_search", "--set", "epochs"), ("KEY=VALUE", "'epochs'")),
         (("run", "random_search", "--set", "problem=guess"), ("`problem`", "'guess'")),
-        (("run", "aging_evolution", "--set", "tournament=0"), ("`tournament`",)),
         (("run", "random_search", "--seeds", "0"), ("`seeds`", "0")),
         (("run", "random_search", "--set", "evaluations=0"), ("`evaluations`",)),
         (("describe", "nas_bench_301", CELL), ("nas_bench_301",)),
         (("describe", "nas_bench_201", "|conv~0|"), ("3 nodes",)),
         (("describe", "nas_bench_201", CELL.replace("none", "nine")), ("'nine'", "'none'")),
-        (("describe", "nas_bench_201", "99999"), ("99999",)),
         (("describe", "nas_bench_201", CELL, "--classes", "0"), ("`--classes`", "0")),
         (("describe", "darts", "DARTS_V9"), ("'DARTS_V9'", "DARTS_V1")),
         (("describe", "darts", "N[S3<2]"), ("character 3", "states 0 to 1", "'S3<2'")),
@@ -99,6 +97,11 @@ def test_wrong_input_is_refused_in_one_line_that_names_it(
     assert "Traceback" not in error
     assert all(word in error for word in words), error
     assert not any(tmp_path.rglob("*"))
+
+
+def test_wrong_numbers_of_a_table_are_refused(cell_table, refused):
+    assert "`tournament`" in refused("run", "aging_evolution", "--set", "tournament=0")
+    assert "99999" in refused("describe", "nas_bench_201", "99999")
 
 
 def test_missing_data_are_named_with_the_way_to_get_them(refused, tmp_path, monkeypatch):

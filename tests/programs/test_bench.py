@@ -119,13 +119,13 @@ def test_how_many_train_at_a_time_goes_by_the_device_or_the_setting(
     monkeypatch.setattr(module, "_worker", lambda data, n: asked.append(n) or worker)
     monkeypatch.setattr(module, "default_export_platform", lambda: "cpu")
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    bench(WAVES, TRAINING._replace(together=together)).train([], 1)
+    bench(LESSON, TRAINING._replace(together=together)).train([], 1)
     assert asked == [wanted]
 
 
 def test_a_negative_number_at_a_time_is_refused():
     with pytest.raises(ValueError, match="`together` must be at least 1"):
-        bench(WAVES, Training(together=-1))
+        bench(LESSON, Training(together=-1))
 
 
 def test_a_level_that_does_not_exist_is_refused_at_once():

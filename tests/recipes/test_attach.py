@@ -9,7 +9,7 @@ from jaxnas.recipes.calls import to_ledger, used
 ANSWERED = Attempt("k", 1, "m", "ok", None, 1.0, None, Usage(100, 20), "")
 
 
-def test_a_system_is_told_of_its_locked_run_before_each_start(tmp_path, monkeypatch):
+def test_a_system_is_told_of_its_locked_run_before_each_start(cell_table, tmp_path, monkeypatch):
     told = []
 
     def attach(run):

@@ -261,7 +261,7 @@ def test_the_local_model_is_held_to_a_grammar_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("data=cifar10", ("`data`", "signals")),
+        ("data=shapes", ("`data`", "signals")),
         ("baseline=all", ("`baseline`", "few_shot", "'all'")),
         ("style=poem", ("`style`", "chat", "'poem'")),
         ("proposer=me", ("`proposer`", "'me'")),

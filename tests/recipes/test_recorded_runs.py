@@ -18,7 +18,6 @@ import pytest
 
 from jaxnas.cells import nas_bench_201 as nb
 from jaxnas.cells.tabular import tabular
-from jaxnas.data.tables import nas_bench_201
 from jaxnas.programs.bench import Bench, bench
 from jaxnas.programs.judge import Score
 from jaxnas.recipes import evoprompting, llmatic, programs
@@ -77,12 +76,12 @@ def golden(name):
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
-def test_llmatic_searches_cells_by_recorded_replies(replayed):
+def test_llmatic_searches_cells_by_recorded_replies(cell_table, replayed):
     done = replayed("llmatic")
     rows = done.run.candidates()
     assert len(rows) == LLMATIC.evaluations
     assert told(done.run) == golden("llmatic")
-    table = tabular(nas_bench_201(), dataset="cifar10", split="valid")
+    table = tabular(cell_table, dataset="cifar10", split="valid")
     fitness = np.asarray(table.fitness)
     for row in rows:
         if row.fitness is not None:
