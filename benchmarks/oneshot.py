@@ -5,9 +5,10 @@ points, sequences noise of 40. Eight seeds are side by side (`vmap`) on sequence
 accelerator, one after another within the program (`map`) for images on CPU, as the recipes do.
 The NAS-Bench-201 supernet of C=16 N=5 is timed against the same in PyTorch, under
 `--torch-python`; memory is what the compiled step needs beside its arguments, and those. Most of the
-time goes into compiling; what has not begun after `--minutes` is left out and named.
+time goes into compiling; what has not begun after `--minutes` is left out and named, and `--only` measures it.
 """
 
+import re
 import sys
 import time
 from dataclasses import replace
@@ -80,6 +81,7 @@ def main():
     parser = options(__doc__)
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
     parser.add_argument("--minutes", type=float, default=20, help="no case begins later")
+    parser.add_argument("--only", default="", help="cases `SUPERNET, METHOD, SEEDS` to search for")
     args = parser.parse_args()
     begin = time.perf_counter()
     small, big, pairs = ({"channels": c, "layers": n} for c, n in ((16, 1), (16, 5), (8, 3)))
@@ -93,22 +95,27 @@ def main():
         (PAIRS_2D, (darts_space, image, 16, pairs), QUICK, 1, 1),
         (PAIRS_1D, (darts_space, line, 64, pairs), FIRST, 8, 3),
     ]
+    cases = [
+        (title, method, seeds, what, repeats)
+        for title, what, methods, seeds, repeats in (cases[:2] if args.quick else cases)
+        for method in methods
+        if re.search(args.only, f"{title}, {method}, {seeds}")
+    ]
     base = float("nan")
-    if not args.quick:
+    if any(title == CELLS_2D for title, *_ in cases):
         torch = Torch(args.torch_python, 16, 5, 64)
         if torch.version:
             base = min(torch.ask("step") for _ in range(4))
         torch.process.terminate()
     rows, left = [], []
-    for title, what, methods, seeds, repeats in cases[:2] if args.quick else cases:
-        for method in methods:
-            if time.perf_counter() - begin > 60 * args.minutes:
-                left.append(f"{title}, {method}, {seeds}")
-                continue
-            step, compiling, needed = measure(*what, method, seeds, repeats)
-            ratio = f"{step / base:.2f}" if title == CELLS_2D and base == base else ""
-            rows.append((title, method, seeds, step, step / seeds, compiling, needed, ratio))
-            jax.clear_caches()
+    for title, method, seeds, what, repeats in cases:
+        if time.perf_counter() - begin > 60 * args.minutes:
+            left.append(f"{title}, {method}, {seeds}")
+            continue
+        step, compiling, needed = measure(*what, method, seeds, repeats)
+        ratio = f"{step / base:.2f}" if title == CELLS_2D and base == base else ""
+        rows.append((title, method, seeds, step, step / seeds, compiling, needed, ratio))
+        jax.clear_caches()
     head = (
         "supernet",
         "method",
