@@ -9,8 +9,10 @@ import contextlib
 import difflib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +23,7 @@ from jaxnas.recipes import RECIPES
 
 # Spaces of `describe`, with the channels and layers of their papers.
 SPACES = {"nas_bench_201": (16, 5), "darts": (36, 20), "nasnet": (36, 20)}
+STOPPED = threading.Event()  # by Ctrl-C
 MISSING = {"qdax": "pip install --no-deps qdax==0.5.0"}
 
 
@@ -34,7 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     args, unknown = top.parse_known_args(argv)
     try:
         _refuse(unknown, top, args.parser)
-        args.command(args)
+        with _stoppable():
+            args.command(args)
     except KeyboardInterrupt:
         where = getattr(args, "out", None) or getattr(args, "run", "")
         hint = f" Continue with: jaxnas resume {where}" if where else ""
@@ -47,6 +51,27 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"jaxnas: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def _stoppable() -> Generator[None]:
+    """Inside, Ctrl-C ends the command at once, or with the next step of the run.
+
+    What is raised while a library calls back, or collects garbage, is printed and lost.
+    """
+
+    def stop(*_: object) -> None:
+        STOPPED.set()
+        raise KeyboardInterrupt
+
+    STOPPED.clear()
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if main_thread else None
+    try:
+        yield
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -251,7 +276,7 @@ def _resume(args: argparse.Namespace) -> None:
 def _progress(steps: int, label: str) -> Any:
     from jaxnas.runs.progress import Progress
 
-    return Progress(steps, label)
+    return Progress(steps, label, stopped=STOPPED.is_set)
 
 
 def _show(outcome: Any, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """The command line, used as its users use it: in this process, on stdout, stderr and exit codes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -217,6 +218,24 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_uninterrupted_answer(said, cell
     rows = [open_run(run["run"]).candidates() for run in (resumed, whole)]
     assert [r.genotype for r in rows[0]] == [r.genotype for r in rows[1]]
     np.testing.assert_array_equal([r.fitness for r in rows[0]], [r.fitness for r in rows[1]])
+
+
+def test_ctrl_c_that_a_library_loses_ends_the_run_with_the_next_step(monkeypatch, capsys, tmp_path):
+    def start(*_, progress, **__):
+        shown = progress(3, "steps")
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        shown.update(1)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("jaxnas.recipes.conduct.start", start)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        main(["run", "random_search", "--out", str(tmp_path / "run")])
+    assert end.value.code == 130
+    assert "jaxnas resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_of_compiled_programs_the_oldest_go_beyond_a_limit(tmp_path):

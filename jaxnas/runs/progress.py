@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TextIO
 
@@ -18,7 +19,13 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, label: str = "", *, stream: TextIO | None = None, seconds: float = 10.0
+        self,
+        total: int,
+        label: str = "",
+        *,
+        stream: TextIO | None = None,
+        seconds: float = 10.0,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepares the display.
 
@@ -27,9 +34,11 @@ class Progress:
           label: what runs.
           stream: where to write; stderr by default.
           seconds: how far apart lines are when `stream` is no terminal.
+          stopped: whether the user wants an end; `update` then raises `KeyboardInterrupt`.
         """
         self._stream = stream or sys.stderr
         self._total, self._label, self._seconds = total, label, seconds
+        self._stopped = stopped
         self._began = self._shown = time.monotonic()
         self._first: tuple[int, float] | None = None
         self._bar = None
@@ -57,7 +66,12 @@ class Progress:
         Args:
           step: the last step that is recorded.
           best: the best fitness so far, over all seeds.
+
+        Raises:
+          KeyboardInterrupt: see `stopped` of `Progress`.
         """
+        if self._stopped():
+            raise KeyboardInterrupt
         now = time.monotonic()
         say = self._say(step, best, now)
         if self._bar is not None:
