@@ -83,28 +83,15 @@ def fit_triplets(
     task: Setting,
     material: Material,
     programs: Mapping[str, bytes],
-    key: Key[Array, ""],
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    *,
-    steps: int,
-    evaluate_every: int,
+    *runs: Any,
+    **how: Any,
 ) -> Trained:
     """Trains a candidate that is there as programs only: `fit` of what `opened` reads.
 
     Raises:
       Refused: as `opened`.
     """
-    return fit(
-        opened(programs, task),
-        jax.device_put(material),
-        task,
-        key,
-        seeds,
-        learning_rates,
-        steps=steps,
-        evaluate_every=evaluate_every,
-    )
+    return fit(opened(programs, task), jax.device_put(material), task, *runs, **how)
 
 
 def opened(programs: Mapping[str, bytes], task: Setting) -> Built:

@@ -1,8 +1,9 @@
 """Calls of language models in the ledger: one row for every attempt, and what they add up to.
 
 The table is made by the first call that is written, so a ledger without one is of a run that asked
-no model, whichever version made it; one that lacks a column gets it then. Calls are written as they end and are never taken back: a
-chunk that is lost and made again has paid for its calls, and they stand beside those it then makes.
+no model, whichever version made it; one that lacks a column gets it then. Calls are written as they
+end and are never taken back: a chunk that is lost and made again has paid for its calls, and they
+stand beside those it then makes.
 """
 
 import math

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
 
 from jaxnas.data.dataset import Dataset
 from jaxnas.train.exported import Trained, fit_exported
@@ -52,29 +51,15 @@ class Job(NamedTuple):
 def fit_networks(
     dataset: Dataset,
     programs: Mapping[str, bytes],
-    key: Key[Array, ""],
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    *,
-    steps: int,
-    evaluate_every: int,
-    start: np.ndarray | None = None,
+    *runs: Any,
+    **how: Any,
 ) -> Trained:
     """Trains a network on a data set: `fit_exported` of what `opened` reads.
 
     Raises:
       Refused: as `opened`.
     """
-    return fit_exported(
-        opened(programs),
-        dataset,
-        key,
-        seeds,
-        learning_rates,
-        steps=steps,
-        evaluate_every=evaluate_every,
-        start=start,
-    )
+    return fit_exported(opened(programs), dataset, *runs, **how)
 
 
 def serve(inbox: int, outbox: int) -> None:
