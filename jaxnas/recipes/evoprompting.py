@@ -17,7 +17,6 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxnas.core import Leg, Search
 from jaxnas.llm.local import load_model, serve
-from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.evoprompting import (
     Settings,
@@ -134,19 +133,7 @@ def build(config: Config) -> System:
     tuner, attach = _tuner(config, subject)
     seeds = [source for sources in subject.seeds.values() for source in sources]
     searcher = evoprompting(tuner, seeds, settings)
-    judge, final = judges(
-        lesson,
-        Training(
-            learning_rate=config.learning_rate,
-            together=config.together,
-            deadline=config.deadline,
-        ),
-        steps=config.steps,
-        runs=config.runs,
-        seeds=seeds,
-        level=config.level,
-        workers=config.workers,
-    )
+    judge, final = judges(lesson, config, seeds=seeds)
     search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
     label = f"{subject.measure} of validation in {config.steps} steps on {lesson.name}, %"
     return System(

@@ -25,7 +25,6 @@ from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
-from jaxnas.programs.bench import Training
 from jaxnas.programs.distinct import distinct
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
@@ -225,20 +224,7 @@ def _of_code(config: Config) -> System:
         optimizer=config.optimizer,
         momentum=config.momentum,
     )
-    judge, final = judges(
-        lesson,
-        Training(
-            learning_rate=config.learning_rate,
-            together=config.together,
-            deadline=config.deadline,
-        ),
-        steps=config.steps,
-        runs=config.runs,
-        seeds=[text(candidates.seed)],
-        level=config.level,
-        workers=config.workers,
-        memory=weights,
-    )
+    judge, final = judges(lesson, config, seeds=[text(candidates.seed)], memory=weights)
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"
     return System(

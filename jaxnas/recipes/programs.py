@@ -16,35 +16,31 @@ from jaxnas.programs.proposer import Proposer, from_client
 
 
 def judges(
-    lesson: Lesson,
-    training: Training,
-    *,
-    steps: int,
-    runs: int,
-    seeds: Sequence[str],
-    level: str,
-    workers: int,
-    memory: Memory | None = None,
+    lesson: Lesson, config: Any, *, seeds: Sequence[str], memory: Memory | None = None
 ) -> tuple[Judge, Judge]:
     """Who judges in the search, by one run, and who judges its answers, by others.
 
     Args:
       lesson: what is learned.
-      training: how; when it is looked at and by which runs is decided here.
-      steps: of a training.
-      runs: whose mean judges the answers.
+      config: has `learning_rate`, `together`, `deadline` and `steps` of a training, the `runs` whose
+        mean judges the answers, and `level` and `workers` of the sandbox.
       seeds: sources whose random edits are samples.
-      level: of the sandbox's isolation.
-      workers: sources checked at a time.
       memory: of weights that are inherited in the search; answers are always trained from scratch.
     """
 
     def judge(runs: int, seed: int, memory: Memory | None = None) -> Judge:
-        how = training._replace(evaluate_every=every(lesson, steps), runs=runs, seed=seed)
-        halves = bench(lesson, how, level=level, workers=workers)
-        return Judge(*halves, steps=steps, seeds=seeds, memory=memory)
+        training = Training(
+            learning_rate=config.learning_rate,
+            evaluate_every=every(lesson, config.steps),
+            runs=runs,
+            seed=seed,
+            together=config.together,
+            deadline=config.deadline,
+        )
+        halves = bench(lesson, training, level=config.level, workers=config.workers)
+        return Judge(*halves, steps=config.steps, seeds=seeds, memory=memory)
 
-    return judge(1, 0, memory), judge(runs, 1)
+    return judge(1, 0, memory), judge(config.runs, 1)
 
 
 def writer(
