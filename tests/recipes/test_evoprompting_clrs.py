@@ -118,8 +118,8 @@ def test_the_paper_s_protocol_follows_the_data():
     [
         ("data=clrs_a_star", ("`data`", "clrs_", "kmp_matcher", "'clrs_a_star'")),
         ("grammar=yes", ("`grammar`", "triplet functions have no grammar")),
-        ("clrs_examples=8", ("`examples`", "32", "8")),
-        ("clrs_nodes=1", ("`nodes`", "(1,)")),
+        ("clrs_examples=8", ("`clrs_examples`", "32", "8")),
+        ("clrs_nodes=1", ("`clrs_nodes`", "(1,)")),
     ],
 )
 def test_settings_of_clrs_that_cannot_be_are_refused(drawn, refused, setting, words, tmp_path):
