@@ -67,7 +67,7 @@ class Config(ModelConfig):
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
       tune: `none`, or `soft_prompt` of the local model between rounds.
-      style: `chat` (an instruction before the examples) or `completion` (the examples alone).
+      style: `chat` (each example is an answer given before) or `completion` (one text to go on with).
       steps: of training; 0 for the paper's: 8,000, of CLRS-30 2,000.
       train_batch: examples of a step; 0 for the paper's: 128, of CLRS-30 32.
       learning_rate: of AdamW, for CLRS-30 Adam; 0 for the paper's: 0.01, of CLRS-30 0.001.
@@ -248,8 +248,11 @@ def _soft(
         raise ValueError("`tune` soft_prompt needs the local model; leave out `base_url`.")
     model = load_model(config.gguf or None)
     line = connect(config, serve(model))
-    instruction = ({"role": "user", "content": subject.instruction},)
-    tuning = soft_prompt(model, messages=instruction)
+    asked = [
+        {"role": "system", "content": subject.instruction},
+        {"role": "user", "content": f"Begin with `{subject.stub}`."},
+    ]
+    tuning = soft_prompt(model, messages=asked)
 
     @lru_cache(1)
     def tuned(vectors: bytes, width: int) -> Proposer:
