@@ -42,11 +42,13 @@ class Tuner(NamedTuple):
       tune: `(state, key, sources) -> state`, given the measured children of a round that did not
         become parents.
       proposer: `(state) -> proposer`.
+      course: `(state) -> numbers`, how well it has learned, for the ledger.
     """
 
     init: Callable[[Key[Array, ""]], PyTree]
     tune: Callable[[PyTree, Key[Array, ""], list[str]], PyTree]
     proposer: Callable[[PyTree], Proposer]
+    course: Callable[[PyTree], dict[str, Array]] = lambda state: {}
 
 
 def untuned(proposer: Proposer) -> Tuner:
