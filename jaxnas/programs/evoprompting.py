@@ -12,7 +12,7 @@ than `survivors` are there all of them become parents, and where there is none t
 prompts, as in the paper's listing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,8 +28,8 @@ from jaxnas.programs.proposal import Proposal, Proposer
 
 STUB = "class Model(nn.Module):"
 INSTRUCTION = (
-    "Each docstring below gives the metrics of the network that follows it. Write the network of "
-    "the last docstring: go on after the last line with the code of that one class, nothing else."
+    "You write neural networks in Flax. I say which metrics a network has, you answer with its code: "
+    "that one class, no imports, not a word before or after it."
 )
 SELECTIONS = ("best", "random", "seeds")
 
@@ -42,11 +42,13 @@ class Tuner(NamedTuple):
       tune: `(state, key, sources) -> state`, given the measured children of a round that did not
         become parents.
       proposer: `(state) -> proposer`.
+      course: `(state) -> numbers`, how well it has learned, for the ledger.
     """
 
     init: Callable[[Key[Array, ""]], PyTree]
     tune: Callable[[PyTree, Key[Array, ""], list[str]], PyTree]
     proposer: Callable[[PyTree], Proposer]
+    course: Callable[[PyTree], dict[str, Array]] = lambda state: {}
 
 
 def untuned(proposer: Proposer) -> Tuner:
@@ -67,7 +69,7 @@ class Settings(NamedTuple):
       temperatures: of which each prompt draws one.
       selection: of parents: `best` by score, `random` among the survivors, or `seeds`, the same in
         all rounds, which is few-shot prompting without evolution.
-      instruction: said before the examples; empty for a model that only completes text.
+      instruction: said first, in a dialogue; empty for a model that only completes text.
       stub: the line that all programs have and prompts end with.
     """
 
@@ -198,9 +200,38 @@ def prompt(examples: Sequence[Example], stub: str = STUB) -> str:
     return "".join(shown) + _metrics(*_wanted(examples)) + stub
 
 
+def dialogue(
+    examples: Sequence[Example], instruction: str, stub: str = STUB
+) -> list[Mapping[str, str]]:
+    """The same for a model that chats: it has answered all requests but the last.
+
+    Left to go on with one text, small models answer with another docstring.
+
+    Args:
+      examples: what is shown.
+      instruction: said first.
+      stub: the line that a program begins with.
+    """
+
+    def asked(size: int, accuracy: float) -> Mapping[str, str]:
+        return {"role": "user", "content": f"{_metrics(size, accuracy)}Begin with `{stub}`."}
+
+    messages: list[Mapping[str, str]] = [{"role": "system", "content": instruction}]
+    for one in examples:
+        answer = {"role": "assistant", "content": without_imports(one.source)}
+        messages += [asked(one.size, 1 - one.error), answer]
+    return [*messages, asked(*_wanted(examples))]
+
+
 def _wanted(examples: Sequence[Example]) -> tuple[int, float]:
     size = (9 * min(one.size for one in examples) + 500) // 1000 * 100
     return size, 1.02 * max(1 - one.error for one in examples)
+
+
+def _messages(examples: Sequence[Example], settings: Settings) -> list[Mapping[str, str]]:
+    if settings.instruction:
+        return dialogue(examples, settings.instruction, settings.stub)
+    return [{"role": "user", "content": prompt(examples, settings.stub)}]
 
 
 def _wish(examples: Sequence[Example]) -> str:
@@ -258,9 +289,8 @@ def _wishes(
     numbers = np.asarray(jax.random.randint(key_seeds, (settings.samples,), 0, 2**31 - 1))
     book, size, error = (np.asarray(x) for x in (state.pages, state.size, state.error))
     shown = [Example(text(book[row]), int(size[row]), float(error[row])) for row in drawn]
-    words = "\n\n".join(filter(None, [settings.instruction, prompt(shown, settings.stub)]))
     asked = Proposal(
-        messages=({"role": "user", "content": words},),
+        messages=_messages(shown, settings),
         parents=tuple(one.source for one in shown),
         temperature=settings.temperatures[hot],
         seed=0,

@@ -67,7 +67,7 @@ class Config(ModelConfig):
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
       tune: `none`, or `soft_prompt` of the local model between rounds.
-      style: `chat` (an instruction before the examples) or `completion` (the examples alone).
+      style: `chat` (each example is an answer given before) or `completion` (one text to go on with).
       steps: of training; 0 for the paper's: 8,000, of CLRS-30 2,000.
       train_batch: examples of a step; 0 for the paper's: 128, of CLRS-30 32.
       learning_rate: of AdamW, for CLRS-30 Adam; 0 for the paper's: 0.01, of CLRS-30 0.001.
@@ -134,7 +134,7 @@ def build(config: Config) -> System:
     seeds = [source for sources in subject.seeds.values() for source in sources]
     searcher = evoprompting(tuner, seeds, settings)
     judge, final = judges(lesson, config, seeds=seeds)
-    search = _told(distinct(searcher, judge, rows(len(seeds), settings)))
+    search = _told(tuner, distinct(searcher, judge, rows(len(seeds), settings)))
     label = f"{subject.measure} of validation in {config.steps} steps on {lesson.name}, %"
     return System(
         [Leg(search, steps(len(seeds), settings))],
@@ -248,8 +248,11 @@ def _soft(
         raise ValueError("`tune` soft_prompt needs the local model; leave out `base_url`.")
     model = load_model(config.gguf or None)
     line = connect(config, serve(model))
-    instruction = ({"role": "user", "content": subject.instruction},)
-    tuning = soft_prompt(model, messages=instruction)
+    asked = [
+        {"role": "system", "content": subject.instruction},
+        {"role": "user", "content": f"Begin with `{subject.stub}`."},
+    ]
+    tuning = soft_prompt(model, messages=asked)
 
     @lru_cache(1)
     def tuned(vectors: bytes, width: int) -> Proposer:
@@ -260,10 +263,15 @@ def _soft(
     def proposer(state: SoftPrompt) -> Proposer:
         return tuned(np.asarray(state.vectors).tobytes(), state.vectors.shape[1])
 
-    return Tuner(tuning.init, tuning.tune, proposer), line.attach
+    return Tuner(tuning.init, tuning.tune, proposer, _tuned), line.attach
 
 
-def _told(search: Search) -> Search:
+def _tuned(state: SoftPrompt) -> dict[str, Any]:
+    """Loss of the programs tuned on last, in nats a token: in the first epoch, and in the last."""
+    return {"tuning_loss_first": state.losses[0], "tuning_loss_last": state.losses[-1]}
+
+
+def _told(tuner: Tuner, search: Search) -> Search:
     """The same search, whose answer is the best score, with its course in `info`."""
 
     def step(key: Key[Array, ""], state: Any) -> tuple[Any, dict[str, Any]]:
@@ -272,7 +280,7 @@ def _told(search: Search) -> Search:
         scores = score(book)
         top = scores.argmax()
         course = {"score": scores[top], "size": book.size[top], "error": 100 * book.error[top]}
-        return state, info | course
+        return state, info | course | tuner.course(book.tuned)
 
     return Search(search.init, step, lambda state: best(state.closed.searcher))
 

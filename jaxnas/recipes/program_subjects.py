@@ -17,10 +17,10 @@ from jaxnas.programs.seeds import MNIST1D
 
 PREFIX = "clrs_"  # before the name of an algorithm
 OF_FUNCTIONS = (
-    "Each docstring below gives the metrics of a graph network with the triplet function that follows "
-    "it. The function sees nodes z [B, N, Z], edge_fts [B, N, N, E] and graph_fts [B, G], and returns a "
-    "message for each edge, [B, N, N, features]. Write the function of the last docstring: go on "
-    "after the last line with the code of that one function, nothing else."
+    "You write triplet functions of a graph network in Flax. I say which metrics a network has, you "
+    "answer with the code of its triplet function, not a word before or after it. The function sees "
+    "nodes z [B, N, Z], edge_fts [B, N, N, E] and graph_fts [B, G], and returns a message for each "
+    "edge, [B, N, N, features]."
 )
 
 

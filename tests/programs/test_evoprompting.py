@@ -19,6 +19,7 @@ from jaxnas.programs.evoprompting import (
     Settings,
     Tuner,
     best,
+    dialogue,
     evoprompting,
     front,
     prompt,
@@ -141,13 +142,15 @@ def test_samples_of_a_prompt_share_it_and_its_parents_and_differ_in_their_seeds(
     found, hot = told(trail), set()
     for at in range(0, 48, 4):
         asked = heard.requests[at : at + 4]
-        assert len({(r.messages[0]["content"], r.temperature) for r in asked}) == 1
+        talk = [message["content"] for message in asked[0].messages]
+        assert all([m["content"] for m in r.messages] == talk for r in asked)
+        assert len({r.temperature for r in asked}) == 1
         hot.add(asked[0].temperature)
         drawn = found[3 + at][4]
         assert all(found[3 + at + i][4] == drawn for i in range(4))
-        shown = re.findall(r"# params=(\d+)", asked[0].messages[0]["content"])
+        shown = re.findall(r"# params=(\d+)", "".join(talk))
         assert [int(size) for size in shown] == [int(found[serial - 1][2]) for serial in drawn]
-        assert asked[0].messages[0]["content"].endswith(f'"""\n{STUB}')
+        assert talk[-1].endswith(f"`{STUB}`.")
     assert hot <= {0.2, 0.6, 0.8, 1.0}
     assert len(hot) > 1
 
@@ -281,6 +284,23 @@ def test_a_prompt_is_what_the_paper_shows():
         '"""\n'
         "class Model(nn.Module):"
     )
+
+
+def test_in_a_dialogue_the_model_has_answered_before():
+    first, second = "class Model(nn.Module):\n    a = 1", "class Model(nn.Module):\n    b = 2"
+    shown = [
+        Example(f"import flax.linen as nn\n\n\n{first}\n", 4800, 0.135),
+        Example(second, 15210, 0.25),
+    ]
+    talk = dialogue(shown, "You write networks.")
+    assert [one["role"] for one in talk] == ["system", *["user", "assistant"] * 2, "user"]
+    assert [one["content"] for one in talk[:3:2]] == ["You write networks.", first]
+    assert talk[4]["content"] == second
+    for one, size, accuracy in zip(
+        talk[1::2], (4800, 15210, 4300), (0.865, 0.75, 0.8823), strict=True
+    ):
+        metrics = f"{{'num_params': '{size}', 'val_accuracy': '{accuracy:.3f}'}}"
+        assert one["content"] == f'"""Metrics:\n{metrics}\n"""\nBegin with `{STUB}`.'
 
 
 @pytest.mark.parametrize(

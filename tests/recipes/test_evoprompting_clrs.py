@@ -94,15 +94,16 @@ def test_a_model_is_shown_functions_and_goes_on_with_one(desk, said, monkeypatch
     said(*TINY, *model, "--out", str(tmp_path / "run"))
     rows = open_run(tmp_path / "run").candidates()
     assert len(seen) == 8
-    first = seen[0].messages[0]["content"]
-    assert "triplet function" in first
-    assert first.endswith(f'"""\n{triplets.STUB}')
-    assert first.count(triplets.STUB) == 3
+    talk = [message["content"] for message in seen[0].messages]
+    assert "triplet function" in talk[0]
+    assert talk[-1].endswith(f"`{triplets.STUB}`.")
+    assert sum(message["role"] == "assistant" for message in seen[0].messages) == 2
+    assert all(triplets.STUB in shown for shown in talk[2::2])
     assert seen[0].grammar is None
     written = {BODY.format(n) for n in range(1, 9)}
     head = f"import flax.linen as nn\n{triplets.STUB}\n"
     assert {row.genotype for row in rows[9:]} == {head + body for body in written}
-    assert "val_accuracy" in first
+    assert all("val_accuracy" in asked for asked in talk[1::2])
 
 
 def test_the_paper_s_protocol_follows_the_data():

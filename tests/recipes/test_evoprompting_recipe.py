@@ -205,14 +205,14 @@ def test_a_soft_prompt_is_tuned_between_rounds_on_what_became_no_parent(
 
     def tune(state, key, sources):
         told.append(sources)
-        return SoftPrompt(state.vectors + 1, state.losses)
+        return SoftPrompt(state.vectors + 1, 10.0 * len(told) - jnp.arange(5.0))
 
     def serve(model, *, batch=8, soft_prompt=None):
         served.append(None if soft_prompt is None else float(soft_prompt[0, 0]))
         return scripted(speak, model=f"small+{served[-1]}")
 
     def start(key):
-        return SoftPrompt(jnp.zeros((2, 3)), jnp.zeros(5))
+        return SoftPrompt(jnp.zeros((2, 3)), jnp.full(5, jnp.nan))
 
     monkeypatch.setattr(recipe, "load_model", lambda path: SimpleNamespace(name="small"))
     monkeypatch.setattr(recipe, "serve", serve)
@@ -231,6 +231,10 @@ def test_a_soft_prompt_is_tuned_between_rounds_on_what_became_no_parent(
         measured = [r.genotype for r in mine if r.fitness is not None]
         chosen = {rows[serial - 1].genotype for serial in following}
         assert sources == [one for one in measured if one not in chosen]
+    course = [
+        tuple(step.metrics[f"tuning_loss_{n}"] for n in ("first", "last")) for step in run.steps()
+    ]
+    assert list(dict.fromkeys(course)) == [(None, None), (10, 6), (20, 16)]
     replay = ("--set", f"replay={run.folder / 'replies.jsonl'}")
     said(
         "run", "evoprompting", "--preset", "tiny", *settings, *replay, "--out", str(tmp_path / "2")
