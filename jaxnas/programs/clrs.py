@@ -10,11 +10,11 @@ Around a function stands training as three pure functions of their data:
     step(state, batches, which, key, learning_rate) -> (state, loss)
     evaluate(state, known) -> outputs      test(state, known) -> outputs
 
-Graphs of a test set have a size of their own, and so a program of their own, which is there only
-where a test set is asked for. A step gets a batch for each size of graphs and learns from one of them, so that all sizes are one
-program. Keys are raw `uint32[2]` key data. What is right goes to `step` alone: how much of other
-examples a network gets right is counted outside. `clrs_trace` makes programs of a source,
-`clrs_training` trains them.
+A step gets a batch for each size of graphs and learns from one of them, so that all sizes are one
+program; the graphs of a test set, where there is one, have a size and so a program of their own.
+Keys are raw `uint32[2]` key data. What is right goes to `step` alone: how much of other examples a
+network gets right is counted outside. `clrs_trace` makes programs of a source, `clrs_training`
+trains them.
 """
 
 import itertools
