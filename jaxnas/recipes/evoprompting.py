@@ -76,8 +76,8 @@ class Config(ModelConfig):
       weight_decay: of AdamW; Adam of CLRS-30 has none.
       clrs_nodes: of the graphs of CLRS-30 to train on, one number for each size; candidates are
         judged on the largest.
-      clrs_test_nodes: of the graphs of the test set, on which only what is found is scored, and the
-        seeds beside it; a program is compiled for it, so less than the paper's 64 on a CPU.
+      clrs_test_nodes: of the graphs of the test set, on which what is found is scored, and the seeds
+        beside it, but nothing in the search; fewer than the paper's 64 cost less.
       clrs_hidden: features of a node there.
       clrs_examples: of each size.
       runs: trainings whose mean judges what is found, and the seeds beside it.
