@@ -72,7 +72,7 @@ def lengths(algorithm: str, wanted: tuple[int, ...] = LENGTHS) -> tuple[int, ...
         `wanted`; of a string matcher 5/4 of the greatest, where the needle's length varies instead,
         and at least as many as it needs.
     """
-    return (max(max(wanted) * 5 // 4, _least(algorithm)),) if algorithm in MATCHERS else wanted
+    return (max(max(wanted) * 5 // 4, least_nodes(algorithm)),) if algorithm in MATCHERS else wanted
 
 
 def examples(
@@ -94,7 +94,7 @@ def examples(
         DataError: If dm-clrs is absent or of another release.
         ValueError: If `number` or `length` is too small, or there is no such algorithm.
     """
-    least = _least(algorithm)
+    least = least_nodes(algorithm)
     if number < 1 or length < least:
         said = f"`number` must be at least 1 and `length` at least {least}"
         raise ValueError(f"{said} for {algorithm}, but they are {number} and {length}.")
@@ -104,23 +104,28 @@ def examples(
     return _arranged(algorithm, drawn, steps, rng)
 
 
-def _least(algorithm: str) -> int:
-    """The smallest size there is."""
+def least_nodes(algorithm: str) -> int:
+    """The smallest size of graphs there is.
+
+    Args:
+        algorithm: Such as `bfs`.
+    """
     return 2 * LONGEST_NEEDLE + 1 if algorithm in MATCHERS else 2
 
 
-def benchmark(algorithm: str) -> Examples:
+def benchmark(algorithm: str, length: int = TEST_LENGTH) -> Examples:
     """The test set of CLRS-30: graphs of 64 nodes, of which 16 at most are trained on.
 
     Args:
         algorithm: One of `clrs_probes.ALGORITHMS`.
+        length: Nodes of a graph, for a smaller test drawn alike.
 
     Raises:
         DataError: If dm-clrs is absent or of another release.
     """
     spec(algorithm)  # says what there is
     number = TEST_EXAMPLES * MORE.get(algorithm, 1)
-    return _arranged(algorithm, _drawn(algorithm, number, TEST_SEED, length=TEST_LENGTH))
+    return _arranged(algorithm, _drawn(algorithm, number, TEST_SEED, length=length))
 
 
 def _varied(algorithm: str) -> dict[str, Any]:

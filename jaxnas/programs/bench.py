@@ -34,6 +34,7 @@ class Training(NamedTuple):
       together: programs trained at the same time; 0 for one on a CPU and several on an accelerator,
         which one small program does not fill.
       deadline: seconds that these may take for each of the runs, compilation included.
+      tested: whether a test set is scored too, as for answers, not in a search.
     """
 
     learning_rate: float = 0.01
@@ -42,6 +43,7 @@ class Training(NamedTuple):
     seed: int = 0
     together: int = 0
     deadline: float = 600.0
+    tested: bool = True
 
 
 class Bench(NamedTuple):
@@ -57,7 +59,7 @@ class Bench(NamedTuple):
 
 
 def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: int = 2) -> Bench:
-    """A sandbox and a trainer; benches that differ in runs alone share their processes.
+    """A sandbox and a trainer, which all benches of one lesson share as far as they can.
 
     Args:
       lesson: what is learned.
@@ -71,7 +73,8 @@ def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: i
     isolation.resolve(level)
     together = _together(training)
     # That of the worker, which takes over our settings.
-    task = lesson.task._replace(platforms=(default_export_platform(),))
+    task = lesson.final if training.tested else lesson.task
+    task = task._replace(platforms=(default_export_platform(),))
     seeds = range(training.seed, training.seed + training.runs)
     rates = [training.learning_rate] * training.runs
 
@@ -80,7 +83,7 @@ def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: i
     ) -> list[Score]:
         every, starts = training.evaluate_every, starts or [None] * len(programs)
         jobs = [
-            Job(one, KEY, list(seeds), rates, steps, every, start)
+            Job(one, KEY, list(seeds), rates, steps, every, start, training.tested)
             for one, start in zip(programs, starts, strict=True)
         ]
         outcomes = _worker(lesson, together).train(jobs, training.deadline * training.runs)

@@ -8,12 +8,13 @@ Around a function stands training as three pure functions of their data:
 
     init(key) -> state
     step(state, batches, which, key, learning_rate) -> (state, loss)
-    evaluate(state, known) -> outputs
+    evaluate(state, known) -> outputs      test(state, known) -> outputs
 
 A step gets a batch for each size of graphs and learns from one of them, so that all sizes are one
-program. Keys are raw `uint32[2]` key data. What is right goes to `step` alone: how much of other
-examples a network gets right is counted outside. `clrs_trace` makes programs of a source,
-`clrs_training` trains them.
+program; the graphs of a test set, where there is one, have a size and so a program of their own.
+Keys are raw `uint32[2]` key data. What is right goes to `step` alone: how much of other examples a
+network gets right is counted outside. `clrs_trace` makes programs of a source, `clrs_training`
+trains them.
 """
 
 import itertools
@@ -35,6 +36,7 @@ from jaxnas.programs import clrs_net, clrs_scores
 from jaxnas.programs.gmpnn import Triplets
 
 Leaves = tuple[Array, ...]
+Predict = Callable[[PyTree, clrs_net.Given], Mapping[str, Array]]
 
 
 class Setting(NamedTuple):
@@ -45,8 +47,10 @@ class Setting(NamedTuple):
       nodes: of the graphs to train on, one number for each size.
       steps: length of the hints' axis for each size.
       valid: nodes, and length of the hints' axis, of the graphs to be judged on.
+      test: likewise of the test set; `None` where there is none.
       batch: examples of a step.
       eval_batch: examples that are judged at a time.
+      test_batch: likewise of the test set, whose graphs are larger.
       hidden: features of a node.
       triplet_features: of a triplet.
       clip: the largest norm of a gradient.
@@ -57,8 +61,10 @@ class Setting(NamedTuple):
     nodes: tuple[int, ...]
     steps: tuple[int, ...]
     valid: tuple[int, int]
+    test: tuple[int, int] | None = None
     batch: int = 32
     eval_batch: int = 64
+    test_batch: int = 8
     hidden: int = 128
     triplet_features: int = 8
     clip: float = 1.0
@@ -72,11 +78,13 @@ class Built(NamedTuple):
       init: `(key data) -> state`.
       step: `(state, batches, which, key data, learning rate) -> (state, loss)`.
       evaluate: `(state, known) -> outputs`, of graphs like those of the validation set.
+      test: likewise of the test set; `None` where there is none.
     """
 
     init: Callable[[UInt32[Array, " 2"]], PyTree]
     step: Callable[..., tuple[PyTree, Float[Array, ""]]]
-    evaluate: Callable[[PyTree, clrs_net.Given], Mapping[str, Array]]
+    evaluate: Predict
+    test: Predict | None = None
 
 
 def build(triplets: Triplets, setting: Setting) -> Built:
@@ -116,10 +124,11 @@ def build(triplets: Triplets, setting: Setting) -> Built:
         params = _cut(_joined(params) - learning_rate * jnp.asarray(change), params)
         return (params, memory), loss
 
-    def evaluate(state: PyTree, known: clrs_net.Given) -> Mapping[str, Array]:
-        return clrs_net.unroll(net, state[0], known, setting.valid[1])[0]
+    def predicting(steps: int) -> Predict:
+        return lambda state, known: clrs_net.unroll(net, state[0], known, steps)[0]
 
-    return Built(init, step, evaluate)
+    test = predicting(setting.test[1]) if setting.test else None
+    return Built(init, step, predicting(setting.valid[1]), test)
 
 
 def _joined(tree: PyTree) -> Float[Array, " P"]:
@@ -159,7 +168,7 @@ def leaves(tree: Any) -> tuple[Any, ...]:
 
 
 def forms(setting: Setting, state: Sequence[Any]) -> dict[str, tuple[tuple[Any, ...], Any]]:
-    """Shapes of what `init`, `step` and `evaluate` take and give as exported programs.
+    """Shapes of what the functions of `Built` take and give as exported programs.
 
     State, examples and what is known of them are tuples of their leaves there.
 
@@ -173,18 +182,22 @@ def forms(setting: Setting, state: Sequence[Any]) -> dict[str, tuple[tuple[Any, 
     key, rate, which = (Shape(s, t) for s, t in (((2,), "uint32"), ((), "float32"), ((), "int32")))
     sizes = zip(setting.nodes, setting.steps, strict=True)
     batches = [blank(setting.algorithm, setting.batch, n, steps) for n, steps in sizes]
-    judged = blank(setting.algorithm, setting.eval_batch, *setting.valid)
-    known = jax.eval_shape(clrs_net.given, judged)
-    told = {
-        p.name: Shape((setting.eval_batch, *shape(p, setting.valid[0], predicted=True)), "float32")
-        for p in staged(spec(setting.algorithm), "output")
-    }
     kept, loss = tuple(state), Shape((), "float32")
+
+    def predicting(batch: int, nodes: int, steps: int) -> tuple[tuple[Any, ...], Any]:
+        known = jax.eval_shape(clrs_net.given, blank(setting.algorithm, batch, nodes, steps))
+        told = {
+            p.name: Shape((batch, *shape(p, nodes, predicted=True)), "float32")
+            for p in staged(spec(setting.algorithm), "output")
+        }
+        return (kept, leaves(known)), told
+
+    test = {"test": predicting(setting.test_batch, *setting.test)} if setting.test else {}
     return {
         "init": ((key,), kept),
         "step": ((kept, tuple(map(leaves, batches)), which, key, rate), (kept, loss)),
-        "evaluate": ((kept, leaves(known)), told),
-    }
+        "evaluate": predicting(setting.eval_batch, *setting.valid),
+    } | test
 
 
 def blank(algorithm: str, batch: int, nodes: int, steps: int) -> Examples:

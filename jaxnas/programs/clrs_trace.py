@@ -1,10 +1,11 @@
 """From the source of a triplet function to programs that train it: what a child process does.
 
 The candidate is called under trace only, inside the training of `clrs.build`. What comes out are
-its three functions as XLA programs, made for the setting's kinds of devices.
+its functions as XLA programs, made for the setting's kinds of devices.
 """
 
 import ast
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,17 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float
 
 from jaxnas.programs import clrs_net
-from jaxnas.programs.clrs import Built, Leaves, Setting, blank, build, forms, leaves, size
+from jaxnas.programs.clrs import (
+    Built,
+    Leaves,
+    Predict,
+    Setting,
+    blank,
+    build,
+    forms,
+    leaves,
+    size,
+)
 from jaxnas.programs.gmpnn import Messages, Triplets
 from jaxnas.programs.sandbox.counts import Layers, flops, watched
 from jaxnas.programs.sandbox.functions import Functions, functions, keys_by_order
@@ -56,9 +67,9 @@ def trace(source: str, setting: Setting) -> Traced:
       setting: what for.
 
     Returns:
-      Parameters of the whole network, and its programs. Operations, layers, features and identity
-      are those of the triplet function, at the size of the validation set: the rest is the same
-      for all.
+      Parameters of the whole network, and its programs. Operations, layers and features are those
+      of the triplet function at the size of the validation set, its identity at all sizes there
+      are: the rest is the same for all.
 
     Raises:
       Rejected: with the reason, for everything the source does wrong.
@@ -66,13 +77,13 @@ def trace(source: str, setting: Setting) -> Traced:
     function = load(source)
     with blamed("shape", source), keys_by_order():
         params = size(function, setting)
-        parts, messages, gradient, layers = _alone(function, setting)
-        for jaxpr in (parts.start, messages, gradient):
+        parts, messages, gradients, layers = _alone(function, setting)
+        for jaxpr in (parts.start, *messages, *gradients):
             only_computes(jaxpr)
-        same = identity(parts.start, messages, gradient, len(parts.params))
+        same = identity(parts.start, messages, gradients, len(parts.params))
         return Traced(
             params=params,
-            flops=flops(messages.jaxpr),
+            flops=flops(messages[0].jaxpr) / setting.eval_batch,
             depth=len(layers.paths),
             width=max(layers.widths),
             identity=digest(*setting._replace(platforms=()), same),
@@ -102,39 +113,60 @@ def exported(built: Built, setting: Setting) -> dict[str, bytes]:
         new, loss = built.step(tree.unflatten(state), read, which, key, rate)
         return leaves(new), loss
 
-    def evaluate(state: Leaves, known: Leaves) -> dict[str, Array]:
-        return dict(built.evaluate(tree.unflatten(state), form_known.unflatten(known)))
+    def predicting(predict: Predict) -> Callable[..., dict[str, Array]]:
+        return lambda state, known: dict(
+            predict(tree.unflatten(state), form_known.unflatten(known))
+        )
 
-    calls: dict[str, Callable[..., Any]] = {"init": init, "step": step, "evaluate": evaluate}
+    calls: dict[str, Callable[..., Any]] = {
+        "init": init,
+        "step": step,
+        "evaluate": predicting(built.evaluate),
+    }
+    if built.test:
+        calls["test"] = predicting(built.test)
     taken = forms(setting, shapes)
     return {n: as_bytes(f, taken[n][0], setting.platforms) for n, f in calls.items()}
 
 
 class _Flat(nn.Module):
-    """A triplet function from all that it reads to all messages, as one vector an example each."""
+    """A triplet function from all that it reads to the sum of its messages, for graphs of any size."""
 
     messages: Messages
-    nodes: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
-        batch, n, hidden = len(x), self.nodes, self.messages.size
+        hidden = self.messages.size
+        batch, n = len(x), math.isqrt(x.shape[1] // hidden) - 1
         z, edges, graph = jnp.split(x, [2 * n * hidden, (2 * n + n * n) * hidden], axis=1)
         edges = edges.reshape(batch, n, n, hidden)
-        return self.messages(z.reshape(batch, n, 2 * hidden), edges, graph).reshape(batch, -1)
+        return self.messages(z.reshape(batch, n, 2 * hidden), edges, graph).sum((1, 2))
 
 
 def _alone(
     function: Triplets, setting: Setting
-) -> tuple[Functions, ClosedJaxpr, ClosedJaxpr, Layers]:
-    """A triplet function by itself: its parts, messages and gradient, and the layers in it."""
-    n = setting.valid[0]
-    flat = _Flat(Messages(function, setting.triplet_features, setting.hidden), n)
-    read = (2 * n + n * n + 1) * setting.hidden
-    x, y, key = Shape((1, read), jnp.float32), Shape((1,), jnp.int32), Shape((2,), jnp.uint32)
-    told, _ = jax.eval_shape(flat.init_with_output, jax.random.key(0), x)
-    parts = functions(flat, (read,), told.shape[1])
+) -> tuple[Functions, list[ClosedJaxpr], list[ClosedJaxpr], Layers]:
+    """A triplet function by itself: its parts, messages, gradients, and the layers in it.
+
+    Messages are of the graphs that are judged, first of those to validate on, gradients of all sizes
+    that are trained on.
+    """
+    hidden = setting.hidden
+    flat = _Flat(Messages(function, setting.triplet_features, hidden))
+
+    def graphs(batch: int, nodes: int) -> Shape:
+        return Shape((batch, (nodes + 1) ** 2 * hidden), jnp.float32)
+
+    # Parameters are those of two nodes, as in the whole network.
+    smallest = graphs(1, 2)
+    told, _ = jax.eval_shape(flat.init_with_output, jax.random.key(0), smallest)
+    parts = functions(flat, smallest.shape[1:], told.shape[1])
     state = (parts.params, parts.rest)
     with watched() as layers:
-        messages = parts.logits.trace(*state, x).jaxpr
-    return parts, messages, parts.gradient.trace(*state, x, y, key).jaxpr, layers
+        messages = [parts.logits.trace(*state, graphs(setting.eval_batch, setting.valid[0])).jaxpr]
+    if setting.test:
+        messages += [parts.logits.trace(*state, graphs(setting.test_batch, setting.test[0])).jaxpr]
+    y, key = Shape((setting.batch,), jnp.int32), Shape((2,), jnp.uint32)
+    sizes = [graphs(setting.batch, n) for n in dict.fromkeys(setting.nodes)]
+    gradients = [parts.gradient.trace(*state, x, y, key).jaxpr for x in sizes]
+    return parts, messages, gradients, layers

@@ -5,6 +5,8 @@ as Ibarz et al., LoG 2022, arXiv:2209.11142: Adam with a rate of 1e-3 and gradie
 norm of 1, batches of 32, sizes of graphs in turn, the best of the evaluations after every 50 steps.
 There every batch is new; here batches are drawn from as many examples of each size as are asked
 for, so that training is the same for all candidates.
+
+The test set of CLRS-30, of larger graphs, is scored once, by the state that was best.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +22,11 @@ from jaxtyping import Array, Key
 
 from jaxnas.data import clrs as data
 from jaxnas.data.clrs_probes import spec
-from jaxnas.programs.clrs import Built, Setting, forms, leaves
+from jaxnas.programs.clrs import Built, Predict, Setting, forms, leaves
 from jaxnas.programs.clrs_net import given
 from jaxnas.programs.clrs_scores import score, tallies
 from jaxnas.train.exported import Trained
-from jaxnas.train.portable import Refused, agree, read
+from jaxnas.train.portable import PARTS, Refused, agree, read
 
 
 class Material(NamedTuple):
@@ -33,10 +35,12 @@ class Material(NamedTuple):
     Attributes:
       train: for each size of graphs.
       valid: of the largest size.
+      test: of a size of its own; `None` where there is none.
     """
 
     train: tuple[data.Examples, ...]
     valid: data.Examples
+    test: data.Examples | None = None
 
 
 def draw(
@@ -46,6 +50,7 @@ def draw(
     lengths: tuple[int, ...] = data.LENGTHS,
     examples: int = 1000,
     valid: int | None = None,
+    test: int | None = None,
 ) -> Material:
     """Examples to train and to be judged on.
 
@@ -55,6 +60,7 @@ def draw(
       lengths: sizes to train on; of string matchers there is one (`data.clrs.lengths`).
       examples: of each size.
       valid: to be judged on; `None` for 64, and more where a run has few predictions.
+      test: nodes of the graphs of the test set; `None` for no test set.
 
     Raises:
       DataError: if dm-clrs is absent.
@@ -63,7 +69,8 @@ def draw(
     *keys, key_valid = jax.random.split(key, len(sizes) + 1)
     train = [data.examples(algorithm, k, examples, n) for k, n in zip(keys, sizes, strict=True)]
     count = valid or 64 * data.MORE.get(algorithm, 1)
-    return Material(tuple(train), data.examples(algorithm, key_valid, count, max(sizes)))
+    judged = data.examples(algorithm, key_valid, count, max(sizes))
+    return Material(tuple(train), judged, data.benchmark(algorithm, test) if test else None)
 
 
 def setting(algorithm: str, material: Material, **others: Any) -> Setting:
@@ -74,9 +81,9 @@ def setting(algorithm: str, material: Material, **others: Any) -> Setting:
       material: of `draw`.
       **others: fields of `Setting`.
     """
-    sizes = [(e.inputs["pos"].shape[1], _steps(e)) for e in (*material.train, material.valid)]
-    nodes, steps = zip(*sizes[:-1], strict=True)
-    return Setting(algorithm, nodes, steps, sizes[-1], **others)
+    nodes, steps = zip(*map(_size, material.train), strict=True)
+    test = _size(material.test) if material.test else None
+    return Setting(algorithm, nodes, steps, _size(material.valid), test, **others)
 
 
 def fit_triplets(
@@ -84,13 +91,24 @@ def fit_triplets(
     material: Material,
     programs: Mapping[str, bytes],
     *runs: Any,
+    tested: bool = True,
     **how: Any,
 ) -> Trained:
     """Trains a candidate that is there as programs only: `fit` of what `opened` reads.
 
+    Args:
+      task: of the material.
+      material: what is learned.
+      programs: for the task, or where no test set is asked for the task without it.
+      *runs: as for `fit`.
+      tested: whether to score the test set.
+      **how: as for `fit`.
+
     Raises:
       Refused: as `opened`.
     """
+    if not tested:
+        task, material = task._replace(test=None), material._replace(test=None)
     return fit(opened(programs, task), jax.device_put(material), task, *runs, **how)
 
 
@@ -104,7 +122,7 @@ def opened(programs: Mapping[str, bytes], task: Setting) -> Built:
     Raises:
       Refused: if one is missing, may do more than compute, or is not as `clrs.forms` says.
     """
-    with read(programs) as parts:
+    with read(programs, (*PARTS, "test") if task.test else PARTS) as parts:
         state = [Shape(a.shape, a.dtype) for a in parts["init"].out_avals]
         for name, (taken, given_back) in forms(task, state).items():
             one = parts[name]
@@ -114,11 +132,16 @@ def opened(programs: Mapping[str, bytes], task: Setting) -> Built:
             taken, given_back = map(jax.tree.leaves, (taken, given_back))
             arrays = {"takes": (one.in_avals, taken), "gives": (one.out_avals, given_back)}
             agree({f"what {name} {verb}": both for verb, both in arrays.items()})
-    step, evaluate = parts["step"].call, parts["evaluate"].call
+    step = parts["step"].call
+
+    def predicting(name: str) -> Predict:
+        return lambda state, known: parts[name].call(state, leaves(known))
+
     return Built(
         parts["init"].call,
         lambda state, batches, *others: step(state, tuple(map(leaves, batches)), *others),
-        lambda state, known: evaluate(state, leaves(known)),
+        predicting("evaluate"),
+        predicting("test") if task.test else None,
     )
 
 
@@ -149,12 +172,16 @@ def fit(
       evaluate_every: steps between two evaluations; there is one after the last step in any case.
 
     Returns:
-      Scores in the place of accuracies; there are none of a test set.
+      Scores in the place of accuracies.
 
     Raises:
-      ValueError: if the validation examples cannot be cut into batches of `task.eval_batch`.
+      ValueError: if the examples to be judged on cannot be cut into batches of `task.eval_batch`, or
+        those of the test set into batches of `task.test_batch`.
     """
-    judge, step = _judge(built, material.valid, task), _step(built, material, task)
+    judge, test = _judge(built.evaluate, material.valid, task, "eval_batch"), None
+    if built.test and material.test:
+        test = _judge(built.test, material.test, task, "test_batch")
+    step = _step(built, material, task)
     start, stops = jax.jit(built.init), [*range(evaluate_every, steps, evaluate_every), steps]
     key_start, key_data = jax.random.split(key)
     runs = []
@@ -162,7 +189,7 @@ def fit(
         key_init, key_noise = jax.random.split(jax.random.fold_in(key_start, seed))
         state = start(jax.random.key_data(key_init))
         advance = partial(step, key_data, key_noise, jnp.float32(rate))
-        runs.append(_run(state, advance, judge, stops))
+        runs.append(_run(state, advance, judge, test, stops))
     rows = map(np.stack, zip(*runs, strict=True))
     names = ("valid", "last", "test", "best", "curve", "loss", "diverged")
     weights = np.zeros((len(runs), 0), np.float32)  # nothing is inherited here
@@ -173,10 +200,12 @@ def _run(
     state: Any,
     advance: Callable[[Any, int], tuple[Any, Array]],
     judge: Callable[[Any], float],
+    test: Callable[[Any], float] | None,
     stops: Sequence[int],
 ) -> tuple[Any, ...]:
     """One training: the fields of `Trained`, but for its steps, without the axis of runs."""
     curve, means = np.full((2, len(stops)), np.nan)
+    kept, best = state, 0
     for e, (begin, end) in enumerate(pairwise([0, *stops])):
         losses = []
         for i in range(begin, end):
@@ -186,8 +215,10 @@ def _run(
         if len(bad):
             return (-np.inf, -np.inf, -np.inf, 0, curve, means, begin + bad[0])
         means[e], curve[e] = np.mean(losses), judge(state)
-    best = int(curve.argmax())
-    return curve[best], curve[-1], np.nan, stops[best], curve, means, -1
+        if e == 0 or curve[e] > curve[best]:
+            kept, best = state, e
+    tested = test(kept) if test else np.nan
+    return curve[best], curve[-1], tested, stops[best], curve, means, -1
 
 
 def _step(
@@ -220,16 +251,18 @@ def _step(
     return step
 
 
-def _judge(built: Built, valid: data.Examples, task: Setting) -> Callable[[Any], float]:
-    """Validation score of a state, %."""
-    count, size = len(valid.lengths), task.eval_batch
+def _judge(
+    predict: Predict, examples: data.Examples, task: Setting, batch: str
+) -> Callable[[Any], float]:
+    """Score of a state on examples, %."""
+    count, size = len(examples.lengths), getattr(task, batch)
     if count % size:
         raise ValueError(
-            f"`material` must have validation examples in batches of `task.eval_batch` = {size}, "
-            f"but has {count}."
+            f"`material` must have examples to judge in batches of `task.{batch}` = {size}, but has "
+            f"{count}."
         )
-    parts = [jax.tree.map(lambda a, i=i: a[i : i + size], valid) for i in range(0, count, size)]
-    evaluate, probes = jax.jit(built.evaluate), spec(task.algorithm)
+    parts = [jax.tree.map(lambda a, i=i: a[i : i + size], examples) for i in range(0, count, size)]
+    evaluate, probes = jax.jit(predict), spec(task.algorithm)
     tally = jax.jit(lambda examples, outputs: tallies(probes, examples, outputs))
 
     def judge(state: Any) -> float:
@@ -239,5 +272,6 @@ def _judge(built: Built, valid: data.Examples, task: Setting) -> Callable[[Any],
     return judge
 
 
-def _steps(examples: data.Examples) -> int:
-    return next(iter(examples.hints.values())).shape[1]
+def _size(examples: data.Examples) -> tuple[int, int]:
+    """Nodes, and length of the hints' axis."""
+    return examples.inputs["pos"].shape[1], next(iter(examples.hints.values())).shape[1]

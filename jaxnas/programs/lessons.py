@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxnas.data.clrs import least_nodes
 from jaxnas.data.dataset import Dataset
 from jaxnas.programs import clrs_training
 from jaxnas.programs.sandbox import Limits
@@ -26,14 +27,16 @@ class Lesson(NamedTuple):
 
     Attributes:
       name: in labels.
-      task: what sources are traced for, see `sandbox.Pool`.
-      fit: trains their programs, in another process.
+      task: what sources are traced for in a search, see `sandbox.Pool`.
+      final: what for where a result is judged: the same, and a test set.
+      fit: trains the programs of either, in another process.
       evaluate_every: steps between two looks at the validation split, at most.
       limits: of checking one source.
     """
 
     name: str
     task: Any
+    final: Any
     fit: Fit
     evaluate_every: int = 100
     limits: Limits = Limits()
@@ -64,13 +67,14 @@ def classification(
         momentum=momentum,
         weight_decay=weight_decay,
     )
-    return Lesson(dataset.name, task, partial(fit_networks, dataset))
+    return Lesson(dataset.name, task, task, partial(fit_networks, dataset))
 
 
 def clrs(
     algorithm: str,
     *,
     nodes: tuple[int, ...] = (4, 7, 11, 13, 16),
+    test_nodes: int | None = None,
     examples: int = 1000,
     batch: int = 32,
     hidden: int = 128,
@@ -79,26 +83,38 @@ def clrs(
 
     Args:
       algorithm: one of `data.clrs_probes.ALGORITHMS`.
-      nodes: of the graphs to train on, one number for each size; judged on the largest.
+      nodes: of the graphs to train on, one number for each size; validated on the largest.
+      test_nodes: of the graphs of the test set, the benchmark's has 64; `None` for no test set.
       examples: of each size to train on.
       batch: of them in a step.
       hidden: features of a node.
 
     Raises:
       DataError: if dm-clrs, whose samplers draw the examples, is absent.
-      ValueError: for an algorithm that there is not, or a number below 1.
+      ValueError: for an algorithm that there is not, or a number out of range.
     """
     if not nodes or min(nodes) < 2:
         raise ValueError(f"`nodes` must be numbers from 2, but got {nodes}.")
-    for name, number, least in (
-        ("batch", batch, 1),
-        ("hidden", hidden, 1),
-        ("examples", examples, batch),
-    ):
-        if number < least:
-            raise ValueError(f"`{name}` must be at least {least}, but got {number}.")
-    drawn = clrs_training.draw(algorithm, jax.random.key(0), lengths=nodes, examples=examples)
+    _at_least("batch", batch, 1)
+    _at_least("hidden", hidden, 1)
+    _at_least("examples", examples, batch, ", the examples of a step (`batch`)")
+    if test_nodes is not None:
+        _at_least("test_nodes", test_nodes, least_nodes(algorithm), f" for {algorithm}")
+    drawn = clrs_training.draw(
+        algorithm, jax.random.key(0), lengths=nodes, examples=examples, test=test_nodes
+    )
     material = jax.device_get(drawn)  # the process that trains puts it on its own device
-    task = clrs_training.setting(algorithm, material, batch=batch, hidden=hidden)
-    fit = partial(clrs_training.fit_triplets, task, material)
-    return Lesson(f"CLRS-30 {algorithm}", task, fit, evaluate_every=50, limits=LONG)
+    final = clrs_training.setting(algorithm, material, batch=batch, hidden=hidden)
+    return Lesson(
+        f"CLRS-30 {algorithm}",
+        final._replace(test=None),
+        final,
+        partial(clrs_training.fit_triplets, final, material),
+        evaluate_every=50,
+        limits=LONG,
+    )
+
+
+def _at_least(name: str, number: int, least: int, why: str = "") -> None:
+    if number < least:
+        raise ValueError(f"`{name}` must be at least {least}{why}, but got {number}.")

@@ -7,7 +7,7 @@ or, with `--set data=clrs_bfs` or another algorithm of CLRS-30, triplet function
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -45,9 +45,11 @@ from jaxnas.recipes.program_subjects import (
 )
 from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import Notation
+from jaxnas.recipes.settings import as_settings, refuse_idle
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
 
+OF_NETWORKS = ("weight_decay", "edits", "grammar")  # settings that triplet functions do not have
 BASELINES = {"none": "best", "few_shot": "seeds", "random_parents": "random"}
 
 
@@ -74,6 +76,8 @@ class Config(ModelConfig):
       weight_decay: of AdamW; Adam of CLRS-30 has none.
       clrs_nodes: of the graphs of CLRS-30 to train on, one number for each size; candidates are
         judged on the largest.
+      clrs_test_nodes: of the graphs of the test set, on which what is found is scored, and the seeds
+        beside it, but nothing in the search; fewer than the paper's 64 cost less.
       clrs_hidden: features of a node there.
       clrs_examples: of each size.
       runs: trainings whose mean judges what is found, and the seeds beside it.
@@ -99,6 +103,7 @@ class Config(ModelConfig):
     learning_rate: float = 0.0
     weight_decay: float = 1e-4
     clrs_nodes: tuple[int, ...] = (4, 7)
+    clrs_test_nodes: int = 64
     clrs_hidden: int = 32
     clrs_examples: int = 1000
     runs: int = 3
@@ -111,7 +116,7 @@ class Config(ModelConfig):
 PRESETS = {
     "tiny": Config(
         rounds=2, prompts=1, samples=4, survivors=2, threshold=1.0, steps=20, runs=1,
-        clrs_nodes=(4,), clrs_hidden=8, clrs_examples=64,
+        clrs_nodes=(4,), clrs_test_nodes=8, clrs_hidden=8, clrs_examples=64,
     ),
     "default": Config(),
     "paper": Config(
@@ -142,7 +147,7 @@ def build(config: Config) -> System:
         mode="host",
         seeds="loop",
         judge=final,
-        describe=partial(_describe, subject.tested),
+        describe=_describe,
         baseline=lambda key, runs: {kind: pages(some) for kind, some in subject.seeds.items()},
         curve=None,
         space=Notation(text, lambda page: {}),
@@ -172,31 +177,30 @@ def settled(config: Config) -> Config:
 
 
 def _subject(config: Config) -> Subject:
-    if not config.data.startswith(PREFIX):
-        return networks(config.data, batch=config.train_batch, weight_decay=config.weight_decay)
-    if config.grammar == "yes" or config.edits:
-        name = "edits" if config.edits else "grammar"
-        raise ValueError(
-            f"`{name}` is of networks: triplet functions have no grammar. Leave it out, or set `data` "
-            f"to a set of signals."
-        )
-    for name, least in (
-        ("train_batch", 1),
-        ("clrs_hidden", 1),
-        ("clrs_examples", config.train_batch),
-    ):
-        if (given := getattr(config, name)) < least:
-            why = ", the examples of a step (`train_batch`)" if name == "clrs_examples" else ""
-            raise ValueError(f"`{name}` must be at least {least}{why}, but got {given}.")
-    if not config.clrs_nodes or min(config.clrs_nodes) < 2:
-        raise ValueError(f"`clrs_nodes` must be numbers from 2, but got {config.clrs_nodes}.")
-    return triplet_functions(
-        config.data,
-        batch=config.train_batch,
-        nodes=config.clrs_nodes,
-        examples=config.clrs_examples,
-        hidden=config.clrs_hidden,
+    of_clrs = config.data.startswith(PREFIX)
+    names = [field.name for field in fields(Config) if field.name.startswith(PREFIX)]
+    refuse_idle(
+        config,
+        OF_NETWORKS if of_clrs else names,
+        PRESETS.values(),
+        whose="networks" if of_clrs else "CLRS-30",
+        why=f"`data` is {config.data!r}",
+        remedy=f"set `data` to {'a set of signals' if of_clrs else f'{PREFIX}ALGORITHM'}",
     )
+    data, batch = config.data, config.train_batch
+    with as_settings(
+        name="data", batch="train_batch", **{n.removeprefix(PREFIX): n for n in names}
+    ):
+        if not of_clrs:
+            return networks(data, batch=batch, weight_decay=config.weight_decay)
+        return triplet_functions(
+            data,
+            batch=batch,
+            nodes=config.clrs_nodes,
+            test_nodes=config.clrs_test_nodes,
+            examples=config.clrs_examples,
+            hidden=config.clrs_hidden,
+        )
 
 
 def _settings(config: Config, subject: Subject) -> Settings:
@@ -285,9 +289,10 @@ def _told(tuner: Tuner, search: Search) -> Search:
     return Search(search.init, step, lambda state: best(state.closed.searcher))
 
 
-def _describe(tested: bool, extra: Any) -> dict[str, float]:
+def _describe(extra: Any) -> dict[str, float]:
     size, error = float(extra["params"]), 100 - float(extra["valid"])
-    return ({"test": float(extra["test"])} if tested else {}) | {
+    return {
+        "test": float(extra["test"]),
         "error": error,
         "size": size,
         "score": -size * error / 100,

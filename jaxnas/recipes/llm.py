@@ -22,7 +22,7 @@ from jaxnas.llm import (
 )
 from jaxnas.llm.local import load_model, serve
 from jaxnas.recipes.calls import to_ledger, used
-from jaxnas.recipes.settings import renewable
+from jaxnas.recipes.settings import refuse_idle, renewable
 from jaxnas.runs.store import Run
 
 RECORDING = "replies.jsonl"
@@ -141,13 +141,14 @@ def asks_nobody(config: ModelConfig) -> bool:
         raise ValueError(f"`proposer` must be llm or random, but got {config.proposer!r}.")
     if config.proposer == "llm":
         return False
-    defaults = {field.name: field.default for field in fields(config)}
-    names = [field.name for field in fields(ModelConfig) if field.name != "proposer"]
-    if idle := [name for name in names if getattr(config, name) != defaults[name]]:
-        raise ValueError(
-            f"`{idle[0]}` is a setting of a language model, but with `proposer` random none is asked; "
-            f"leave out {', '.join(f'`{name}`' for name in idle)}, or set `proposer` to llm."
-        )
+    refuse_idle(
+        config,
+        [field.name for field in fields(ModelConfig) if field.name != "proposer"],
+        [type(config)()],
+        whose="a language model",
+        why="with `proposer` random none is asked",
+        remedy="set `proposer` to llm",
+    )
     return True
 
 

@@ -50,7 +50,6 @@ class Subject(NamedTuple):
       stub: the line that it begins with.
       instruction: for a model that chats.
       measure: what is measured of a program.
-      tested: whether it is also measured on a test set.
       grammar: of replies; empty where there is none.
     """
 
@@ -60,7 +59,6 @@ class Subject(NamedTuple):
     stub: str
     instruction: str
     measure: str
-    tested: bool
     grammar: str
 
 
@@ -96,13 +94,18 @@ def networks(data: str, *, batch: int, weight_decay: float) -> Subject:
         STUB,
         INSTRUCTION,
         "accuracy",
-        True,
         flax_class(shape, classes),
     )
 
 
 def triplet_functions(
-    data: str, *, batch: int, nodes: tuple[int, ...], examples: int, hidden: int
+    data: str,
+    *,
+    batch: int,
+    nodes: tuple[int, ...],
+    test_nodes: int,
+    examples: int,
+    hidden: int,
 ) -> Subject:
     """Triplet functions of a Triplet-GMPNN, whose own is the first of the paper's nine seeds.
 
@@ -110,6 +113,7 @@ def triplet_functions(
       data: `clrs_` and the name of an algorithm.
       batch: examples of a step.
       nodes: see `lessons.clrs`.
+      test_nodes: likewise.
       examples: likewise.
       hidden: likewise.
 
@@ -118,13 +122,19 @@ def triplet_functions(
     """
     own, *others = (triplets.SOURCES[name] for name in triplets.SEEDS)
     return Subject(
-        lessons.clrs(_algorithm(data), nodes=nodes, examples=examples, batch=batch, hidden=hidden),
+        lessons.clrs(
+            _algorithm(data),
+            nodes=nodes,
+            test_nodes=test_nodes,
+            examples=examples,
+            batch=batch,
+            hidden=hidden,
+        ),
         {"Triplet-GMPNN": [own], "hand-made": others},
         triplets.NAME,
         triplets.STUB,
         OF_FUNCTIONS,
         "score",
-        False,
         "",
     )
 

@@ -18,7 +18,7 @@ from jaxnas.programs.proposer import Proposer, from_client
 def judges(
     lesson: Lesson, config: Any, *, seeds: Sequence[str], memory: Memory | None = None
 ) -> tuple[Judge, Judge]:
-    """Who judges in the search, by one run, and who judges its answers, by others.
+    """Who judges in the search, by one run, and who judges its answers, by others and a test set.
 
     Args:
       lesson: what is learned.
@@ -28,7 +28,7 @@ def judges(
       memory: of weights that are inherited in the search; answers are always trained from scratch.
     """
 
-    def judge(runs: int, seed: int, memory: Memory | None = None) -> Judge:
+    def judge(runs: int, seed: int, tested: bool, memory: Memory | None = None) -> Judge:
         training = Training(
             learning_rate=config.learning_rate,
             evaluate_every=every(lesson, config.steps),
@@ -36,11 +36,12 @@ def judges(
             seed=seed,
             together=config.together,
             deadline=config.deadline,
+            tested=tested,
         )
         halves = bench(lesson, training, level=config.level, workers=config.workers)
         return Judge(*halves, steps=config.steps, seeds=seeds, memory=memory)
 
-    return judge(1, 0, memory), judge(config.runs, 1)
+    return judge(1, 0, False, memory), judge(config.runs, 1, True)
 
 
 def writer(

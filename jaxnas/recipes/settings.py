@@ -1,8 +1,10 @@
-"""Settings given as text, `name=value`, put into a configuration."""
+"""Settings given as text, `name=value`, put into a configuration; what is wrong with them."""
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 C = TypeVar("C")
@@ -56,6 +58,55 @@ def changed(config: C, settings: Mapping[str, str], owner: str) -> C:
     values = {name: _value(owner, types, name, text) for name, text in settings.items()}
     replaced: Any = dataclasses.replace(config, **values)  # ty: ignore[invalid-argument-type]
     return replaced
+
+
+def refuse_idle(
+    config: Any, names: Iterable[str], presets: Iterable[Any], *, whose: str, why: str, remedy: str
+) -> None:
+    """Refuses settings that would do nothing, if they were changed.
+
+    A setting counts as changed against the preset that has most of them as they are.
+
+    Args:
+      config: the configuration.
+      names: of the settings that do nothing in it.
+      presets: what it may have been made from.
+      whose: settings they are, such as `a language model`.
+      why: they do nothing.
+      remedy: the other way out, beside leaving them out.
+
+    Raises:
+      ValueError: with the names of those that were changed.
+    """
+    names = list(names)
+    changes = [
+        [name for name in names if getattr(config, name) != getattr(preset, name)]
+        for preset in presets
+    ]
+    if idle := min(changes, key=len):
+        given = ", ".join(f"`{name}` = {getattr(config, name)!r}" for name in idle)
+        raise ValueError(
+            f"`{idle[0]}` is a setting of {whose}, but {why}; leave out {given}, or {remedy}."
+        )
+
+
+@contextmanager
+def as_settings(**names: str) -> Generator[None]:
+    """Inside, errors about arguments name the settings that these came from.
+
+    Args:
+      **names: of settings, by argument.
+
+    Raises:
+      ValueError: the error, in the words of who chose the settings.
+    """
+    try:
+        yield
+    except ValueError as error:
+        said = re.sub(r"`(\w+)`", lambda word: f"`{names.get(word[1], word[1])}`", str(error))
+        if said == str(error):
+            raise
+        raise ValueError(said) from None
 
 
 def _value(owner: str, types: Mapping[str, Any], name: str, text: str) -> Any:

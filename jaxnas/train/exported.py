@@ -30,7 +30,8 @@ class Trained(NamedTuple):
     Attributes:
       valid: `[R]` best accuracy on the validation split, %; `-inf` if the run diverged.
       last: `[R]` that after the last step, %; `-inf` if the run diverged.
-      test: `[R]` accuracy on the test split when validation was best, %; `-inf` likewise.
+      test: `[R]` accuracy on the test split when validation was best, %; `-inf` likewise, NaN where
+        it was not asked.
       best: `[R]` the step after which that was.
       curve: `[R, E]` accuracy on the validation split, %; NaN once a run has diverged.
       loss: `[R, E]` mean training loss since the evaluation before; NaN once it has diverged.
@@ -79,6 +80,7 @@ def fit_exported(
     evaluate_every: int = 100,
     way: str = "auto",
     start: Float32[np.ndarray, " W"] | None = None,
+    tested: bool = True,
 ) -> Trained:
     """Trains for each pair of a seed and a learning rate.
 
@@ -94,6 +96,7 @@ def fit_exported(
         `auto`: loop on a CPU, where gradients of convolutions are slow in a scan, else scan.
       start: weights that training begins with, not a number where `init` draws them; the first
         array of the state.
+      tested: whether to score the test split.
 
     Raises:
       Refused: if `start` is given and the first array of the state is no such vector.
@@ -103,7 +106,8 @@ def fit_exported(
     _check_start(programs, start)
     key_start, key_data = jax.random.split(key)
     shape = programs.step.in_avals[-4].shape[1:]
-    train, *judged = (_on_device(dataset, s, shape) for s in _SPLITS)
+    splits = _SPLITS if tested else _SPLITS[:-1]
+    train, *judged = (_on_device(dataset, s, shape) for s in splits)
     order = _orders(key_data, len(train.y), programs.batch, steps)
     together, n = max(1, programs.runs), len(seeds)
     filled = np.minimum(np.arange(-(-n // together) * together), n - 1)  # with copies of the last
@@ -244,10 +248,10 @@ def _fit(
     parts: _Parts, fixed: _Fixed, judged: Sequence[Data], stops: Sequence[int], scan: bool
 ) -> Trained:
     """Trains one group of runs; stops early when all have diverged."""
-    run, (valid, test) = parts.start(fixed.keys[0], fixed.given), judged
+    run, (valid, *test) = parts.start(fixed.keys[0], fixed.given), judged
     runs = len(fixed.rates)
-    best = tested = np.full(runs, -np.inf)
-    at, nothing = np.zeros(runs, int), np.full(runs, np.nan)
+    at, nothing, best = np.zeros(runs, int), np.full(runs, np.nan), np.full(runs, -np.inf)
+    tested = best if test else nothing
     curve, losses = [], []
     for begin, end in pairwise([0, *stops]):
         # Placed as a step places it, or the step would be compiled a second time.
@@ -258,7 +262,8 @@ def _fit(
         better = accuracy > best
         if better.any():
             best, at = np.where(better, accuracy, best), np.where(better, end, at)
-            tested = np.where(better, parts.judge(run.state, test), tested)
+            if test:
+                tested = np.where(better, parts.judge(run.state, *test), tested)
         curve.append(accuracy)
         losses.append(np.where(alive, np.asarray(run.total) / (end - begin), np.nan))
         if not alive.any():

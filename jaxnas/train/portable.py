@@ -5,7 +5,7 @@ A program is three exported functions (`programs/sandbox/program.py` makes them)
     init(key) -> state          step(state, x, y, key, learning_rate) -> (state, loss, accuracy)
     evaluate(state, x) -> logits
 
-An XLA program can only compute, unless it holds a custom call into the process that runs it, such
+Others may stand beside them. An XLA program can only compute, unless it holds a custom call into the process that runs it, such
 as a host callback, or waits for the host. So these are looked for before anything is compiled. The
 libraries behind such calls believe the shapes and layouts they are told and write beyond an array
 where these are wrong; so a call must stand as JAX writes it. QR is let through, of which orthogonal
@@ -13,7 +13,7 @@ initial weights are made, those of recurrent layers among them.
 """
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct as Shape
 from jax.export import Exported, deserialize, export
 
-PARTS = {"init", "step", "evaluate"}
+PARTS = ("init", "step", "evaluate")
 _CALL = re.compile(r"stablehlo\.custom_call @([\w.$]+)\(.* : \(tensor<([\dx]+)xf32>.*")
 _NAMES = re.compile(r"%[\w:#]+| loc\(#loc\d*\)$")
 _WAITING = re.compile(r"\b\w+\.(infeed|outfeed|send|recv)\b")
@@ -67,20 +67,23 @@ def opened(programs: Mapping[str, bytes]) -> Programs:
 
 
 @contextmanager
-def read(programs: Mapping[str, bytes]) -> Generator[dict[str, Exported]]:
-    """The three functions of a candidate, for a look at their form inside.
+def read(
+    programs: Mapping[str, bytes], names: Collection[str] = PARTS
+) -> Generator[dict[str, Exported]]:
+    """The functions of a candidate, for a look at their form inside.
 
     Args:
-      programs: `init`, `step` and `evaluate` as bytes of `jax.export`.
+      programs: bytes of `jax.export` by name.
+      names: of those that must be there; no other is read.
 
     Raises:
       Refused: if one is missing or may do more than compute; and for whatever is raised inside,
         since what is no program may raise anything when it is looked at.
     """
-    if missing := PARTS - set(programs):
-        raise Refused(f"`programs` must hold init, step and evaluate, but lacks {missing}.")
+    if missing := set(names) - set(programs):
+        raise Refused(f"`programs` must hold {', '.join(names)}, but lacks {missing}.")
     try:
-        parts = {name: deserialize(bytearray(programs[name])) for name in sorted(PARTS)}
+        parts = {name: deserialize(bytearray(programs[name])) for name in names}
         for name, program in parts.items():
             if objection := refusal(program):
                 raise Refused(f"`programs` must only compute, but {name} {objection}.")

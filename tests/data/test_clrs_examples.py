@@ -105,6 +105,7 @@ def test_the_test_set_has_the_published_number_and_size_of_graphs(package, monke
     monkeypatch.setattr(clrs, "TEST_EXAMPLES", 2)
     assert clrs.benchmark("bfs").inputs["adj"].shape == (2, 64, 64)
     assert clrs.benchmark("minimum").inputs["pos"].shape == (128, 64)
+    assert clrs.benchmark("bfs", 9).inputs["adj"].shape == (2, 9, 9)
 
 
 def test_sampling_leaves_no_stand_in_for_other_packages_behind(package):

@@ -17,26 +17,33 @@ from jaxnas.programs.lessons import Lesson
 from jaxnas.programs.page import pages
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-MATERIAL = clrs_examples.material("bfs", ((3, 3),), 8, 4)
-TASK = clrs_training.setting(
-    "bfs", MATERIAL, batch=4, eval_batch=4, hidden=4, triplet_features=2, platforms=("cpu",)
-)
-LESSON = Lesson(
-    "bfs", TASK, partial(clrs_training.fit_triplets, TASK, MATERIAL), limits=lessons.LONG
-)
+MATERIAL = clrs_examples.material("bfs", ((3, 3),), 8, 4, test=(5, 4))
+SMALL = {"eval_batch": 4, "hidden": 4, "triplet_features": 2, "platforms": ("cpu",)}
+FINAL = clrs_training.setting("bfs", MATERIAL, batch=4, **SMALL)
+TASK = FINAL._replace(test=None)
+FIT = partial(clrs_training.fit_triplets, FINAL, MATERIAL)
+LESSON = Lesson("bfs", TASK, FINAL, FIT, limits=lessons.LONG)
+TRAINING = Training(learning_rate=0.01, evaluate_every=2, tested=False)
 PLAIN = triplets.SOURCES["v8"]
 
 
 @pytest.fixture(scope="module")
-def desk():
-    """A bench whose processes end with these tests."""
+def desks():
+    """Benches whose processes end with these tests: of a search, and of what it finds."""
     ends = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "atexit", SimpleNamespace(register=ends.append))
-        yield bench(LESSON, Training(learning_rate=0.01, evaluate_every=2), workers=1)
+        yield [
+            bench(LESSON, TRAINING._replace(tested=tested), workers=1) for tested in (False, True)
+        ]
     for end in ends:
         end()
     module._pool.cache_clear()
+
+
+@pytest.fixture
+def desk(desks):
+    return desks[0]
 
 
 def test_triplet_functions_become_scores_and_reasons(desk):
@@ -69,9 +76,24 @@ def test_triplet_functions_become_scores_and_reasons(desk):
 def test_a_score_is_that_of_training_in_this_process(desk):
     (verdict,) = desk.check([PLAIN])
     (score,) = desk.train([verdict.programs], 4)
-    here = LESSON.fit(verdict.programs, jax.random.key(0), (0,), (0.01,), steps=4, evaluate_every=2)
+    how = {"steps": 4, "evaluate_every": 2, "tested": False}
+    here = LESSON.fit(verdict.programs, jax.random.key(0), (0,), (0.01,), **how)
     assert score.valid == pytest.approx(here.valid[0])
     np.testing.assert_allclose(score.curve, here.loss[0], rtol=1e-5)
+
+
+def test_a_test_set_of_other_graphs_is_scored_where_it_is_asked_for_alone(desks):
+    searched, final = desks
+    (plain,), (verdict,) = searched.check([PLAIN]), final.check([PLAIN])
+    assert sorted(verdict.programs) == ["evaluate", "init", "step", "test"]
+    assert sorted(plain.programs) == ["evaluate", "init", "step"]
+    (score,), (again,) = final.train([verdict.programs], 4), searched.train([plain.programs], 4)
+    assert 0 <= score.test <= 100
+    assert np.isnan(again.test)
+    assert score.valid == again.valid
+    (refused,) = final.train([plain.programs], 4)
+    assert refused.failure == "forbidden"
+    assert "lacks {'test'}" in refused.message
 
 
 def test_programs_of_another_task_cost_the_candidate_alone(desk):
@@ -83,9 +105,21 @@ def test_programs_of_another_task_cost_the_candidate_alone(desk):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"examples": 3}, {"batch": 0}, {"hidden": 0}, {"nodes": ()}, {"nodes": (1, 4)}]
+    "wrong",
+    [
+        {"examples": 3},
+        {"batch": 0},
+        {"hidden": 0},
+        {"nodes": ()},
+        {"nodes": (1, 4)},
+        {"test_nodes": 1},
+    ],
 )
 def test_numbers_that_cannot_be_are_refused_before_anything_is_drawn(wrong, monkeypatch):
     monkeypatch.setattr(clrs_training, "draw", lambda *_, **__: pytest.fail("it was drawn"))
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
         lessons.clrs("bfs", **({"batch": 4, "examples": 8} | wrong))
+    with pytest.raises(
+        ValueError, match="`test_nodes` must be at least 17 for kmp_matcher, but got 8"
+    ):
+        lessons.clrs("kmp_matcher", test_nodes=8)

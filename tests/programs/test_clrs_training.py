@@ -128,10 +128,43 @@ def test_training_that_diverges_ends_and_scores_minus_infinity(material, task):
     assert np.isnan(told.curve).tolist() == np.isnan(told.loss).tolist() == [[False, True, True]]
 
 
-def test_validation_examples_must_fill_batches(material, task):
-    odd = task._replace(eval_batch=3)
-    with pytest.raises(ValueError, match=r"batches of `task.eval_batch` = 3, but has 8"):
-        clrs_training.fit(clrs.build(V1, odd), material, odd, jax.random.key(0), steps=1)
+def test_examples_to_judge_must_fill_batches():
+    material = clrs_examples.material(ALGORITHM, test=(5, 4))
+    task = clrs_training.setting(ALGORITHM, material, **SMALL)
+    for odd, said in (({"eval_batch": 3}, "has 8"), ({"test_batch": 3}, "has 16")):
+        other = task._replace(**odd)
+        with pytest.raises(
+            ValueError, match=rf"batches of `task.{next(iter(odd))}` = 3, but {said}"
+        ):
+            clrs_training.fit(clrs.build(V1, other), material, other, jax.random.key(0), steps=1)
+
+
+def test_the_test_set_is_scored_by_the_state_that_was_best_in_validation(material):
+    """States count steps, and all but that after 10 predict the contrary."""
+    tested = clrs_examples.material(ALGORITHM, test=(5, 4))
+    task = clrs_training.setting(ALGORITHM, tested, **SMALL, test_batch=4)
+
+    def predicting(examples, wrong):
+        truth = jax.nn.one_hot(examples.outputs["pi"][0], examples.inputs["pos"].shape[1])
+        right = truth.at[:wrong].multiply(-1)
+
+        def predict(state, known):
+            count = known.inputs["pos"].shape[0]
+            return {"pi": jnp.tile(jnp.where(state == 10, right, -right), (count, 1, 1))}
+
+        return predict
+
+    counting = clrs.Built(
+        lambda key: jnp.int32(0),
+        lambda state, *_: (state + 1, jnp.float32(1)),
+        predicting(tested.valid, 0),
+        predicting(tested.test, 1),
+    )
+    run = partial(clrs_training.fit, counting, key=jax.random.key(0), steps=20, evaluate_every=5)
+    told = run(tested, task)
+    assert (told.valid.tolist(), told.best.tolist()) == ([100.0], [10])
+    assert told.test.tolist() == [pytest.approx(80.0)]  # four of five nodes
+    assert np.isnan(run(material, task).test).all()
 
 
 @pytest.mark.parametrize(
@@ -228,3 +261,38 @@ def test_names_and_layout_of_a_source_make_no_new_candidate_but_other_sums_do(mo
     changed = clrs_trace.trace(source.replace("z / 2", "z / 3"), PLAIN)
     assert changed.params == same.params
     assert changed.identity != same.identity
+
+
+SIZES = PLAIN._replace(nodes=(3, 4), steps=(3, 3), valid=(4, 3), test=(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "apart"),
+    [((1, 3), True), ((1, 4), True), ((1, 5), True), ((1, 6), False), ((0, 7), False)],
+)
+def test_functions_that_differ_on_graphs_of_one_size_there_is_are_two(monkeypatch, shape, apart):
+    """Trained on graphs of 3 and 4 nodes, validated on 4, tested on 5."""
+    monkeypatch.setattr(clrs_trace, "exported", lambda built, setting: {})
+    source = triplets.SOURCES["div2mean"].replace("z / 2", "z")
+    axis, number = shape
+    line = f"{triplets.STUB}\n    z = z / (3 if z.shape[{axis}] == {number} else 2)\n"
+    ids = {
+        clrs_trace.trace(source.replace(f"{triplets.STUB}\n", one), SIZES).identity
+        for one in (line, f"{triplets.STUB}\n    z = z / 2\n")
+    }
+    assert len(ids) == 1 + apart
+
+
+def test_which_weights_are_used_at_which_size_tells_functions_apart(monkeypatch):
+    """At each size alone all of these compute the same."""
+    monkeypatch.setattr(clrs_trace, "exported", lambda built, setting: {})
+    source = (
+        f"import flax.linen as nn\n{triplets.STUB}\n"
+        "    a, b = nn.Dense(out_size)(edge_fts), nn.Dense(out_size)(edge_fts)\n"
+        "    return a if z.shape[1] {} 3 else b\n"
+    )
+    task = SIZES._replace(test=None)
+    one, same, two, other = (
+        clrs_trace.trace(source.format(sign), task).identity for sign in ("<", ">=", "==", "!=")
+    )
+    assert one == same != two == other

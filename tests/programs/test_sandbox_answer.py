@@ -33,6 +33,9 @@ def test_an_honest_answer_is_a_verdict():
     assert verdict.layout == (("Dense/0/kernel", (1, 2)), ("Dense/0/bias", (1,)))
     assert verdict.programs == {"init": b"a", "step": b"bb", "evaluate": b"ccc"}
     assert judge(ENDED, frames.pack(GOOD | {"layout": []}, b"abbccc"), LIMITS).layout == ()
+    tested = GOOD | {"programs": GOOD["programs"] | {"test": 2}}
+    verdict = judge(ENDED, frames.pack(tested, b"abbcccdd"), LIMITS)
+    assert verdict.programs == {"init": b"a", "step": b"bb", "evaluate": b"ccc", "test": b"dd"}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,8 @@ def test_an_honest_answer_is_a_verdict():
         {"programs": {"init": 6}},
         {"programs": {"init": 1, "step": 2, "evaluate": 4}},
         {"programs": {"init": -1, "step": 4, "evaluate": 3}},
+        {"programs": {"init": 1, "step": 2, "test": 3}},
+        {"programs": {"init": 1, "step": 2, "evaluate": 2, "more": 1}},
         {"programs": [1, 2, 3]},
         {"failure": "fine"},
         {"failure": ["parse"]},

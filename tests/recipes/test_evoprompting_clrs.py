@@ -1,6 +1,8 @@
 """`jaxnas run evoprompting --set data=clrs_bfs`: triplet functions in the place of networks."""
 
 import hashlib
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -13,7 +15,7 @@ from jaxnas.programs.bench import Bench
 from jaxnas.programs.judge import Score
 from jaxnas.programs.sandbox.verdict import Verdict
 from jaxnas.recipes import llm, programs
-from jaxnas.recipes.evoprompting import PRESETS, Config, settled
+from jaxnas.recipes.evoprompting import PRESETS, Config, build, settled
 from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -26,9 +28,9 @@ def drawn(monkeypatch):
     """Stands in for dm-clrs; counts what it is asked for."""
     asked = []
 
-    def draw(algorithm, key, *, lengths, examples):
-        asked.append((algorithm, lengths, examples))
-        return clrs_examples.material(algorithm, ((3, 3),), examples, 64)
+    def draw(algorithm, key, *, lengths, examples, test):
+        asked.append((algorithm, lengths, examples, test))
+        return clrs_examples.material(algorithm, ((3, 3),), examples, 64, test and (5, 3))
 
     monkeypatch.setattr(clrs_training, "draw", draw)
     return asked
@@ -46,13 +48,17 @@ def desk(drawn, monkeypatch):
             for s, n in zip(sources, names, strict=True)
         ]
 
-    def train(programs, steps):
+    def train(tested, programs, steps):
         scores = [int(one["step"][:4], 16) / 700 for one in programs]
-        return [Score(score, float("nan"), steps, None, (2.0, 1.0)) for score in scores]
+        tests = [score - 1 if tested else float("nan") for score in scores]
+        return [
+            Score(score, test, steps, None, (2.0, 1.0))
+            for score, test in zip(scores, tests, strict=True)
+        ]
 
     def bench(lesson, training, **_):
         opened.append((lesson, training))
-        return Bench(check, train)
+        return Bench(check, partial(train, training.tested))
 
     monkeypatch.setattr(programs, "bench", bench)
     return opened
@@ -73,11 +79,14 @@ def test_a_run_by_random_edits_begins_with_the_nine_seeds_and_stands_beside_them
     assert facts["fitness_label"] == (
         "best score of validation in 20 steps on CLRS-30 bfs, %, mean of 1"
     )
-    assert "test" not in facts["metrics"]
+    assert all(r.metrics["test"] == pytest.approx(r.metrics["fitness"] - 1) for r in results)
+    assert facts["metrics"]["test"] == pytest.approx(facts["metrics"]["fitness"] - 1)
     assert facts["metrics"]["size"] == len(facts["best"])
     assert run.meta()["front"]["handmade"] == 9
-    assert drawn == [("bfs", (4,), 64)]
-    (lesson, training), _ = desk
+    assert drawn == [("bfs", (4,), 64, 8)]
+    (lesson, training), (_, final) = desk
+    assert (training.tested, final.tested) == (False, True)
+    assert (lesson.task.test, lesson.final.test) == (None, (5, 3))
     assert (lesson.task.algorithm, lesson.task.batch, lesson.task.hidden) == ("bfs", 32, 8)
     assert (training.learning_rate, training.deadline) == (0.001, 7200)
 
@@ -110,6 +119,7 @@ def test_the_paper_s_protocol_follows_the_data():
     paper = settled(Config(**(vars(PRESETS["paper"]) | {"data": "clrs_graham_scan"})))
     assert (paper.steps, paper.train_batch, paper.learning_rate) == (2000, 32, 0.001)
     assert (paper.clrs_nodes, paper.clrs_hidden) == ((4, 7, 11, 13, 16), 128)
+    assert paper.clrs_test_nodes == data.TEST_LENGTH == 64
     mine = settled(Config(data="clrs_bfs", steps=7, train_batch=3, learning_rate=0.5, deadline=1.0))
     assert (mine.steps, mine.train_batch, mine.learning_rate, mine.deadline) == (7, 3, 0.5, 1.0)
 
@@ -118,9 +128,14 @@ def test_the_paper_s_protocol_follows_the_data():
     ("setting", "words"),
     [
         ("data=clrs_a_star", ("`data`", "clrs_", "kmp_matcher", "'clrs_a_star'")),
-        ("grammar=yes", ("`grammar`", "triplet functions have no grammar")),
-        ("clrs_examples=8", ("`clrs_examples`", "32", "8")),
+        ("grammar=yes", ("`grammar` is a setting of networks", "'yes'", "a set of signals")),
+        ("edits=yes", ("`edits` is a setting of networks", "leave out `edits` = True")),
+        ("weight_decay=0.1", ("`weight_decay` is a setting of networks", "0.1")),
+        ("clrs_examples=8", ("`clrs_examples` must be at least 32", "(`train_batch`)", "got 8")),
         ("clrs_nodes=1", ("`clrs_nodes`", "(1,)")),
+        ("clrs_hidden=0", ("`clrs_hidden` must be at least 1", "got 0")),
+        ("clrs_test_nodes=1", ("`clrs_test_nodes` must be at least 2 for bfs", "got 1")),
+        ("train_batch=-1", ("`train_batch` must be at least 1", "got -1")),
     ],
 )
 def test_settings_of_clrs_that_cannot_be_are_refused(drawn, refused, setting, words, tmp_path):
@@ -128,6 +143,24 @@ def test_settings_of_clrs_that_cannot_be_are_refused(drawn, refused, setting, wo
     error = refused(*TINY, *how)
     assert all(word in error for word in words), error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_of_clrs_are_refused_where_nothing_of_it_is_learned(preset):
+    """As far as they are not those of a preset."""
+    networks = replace(PRESETS[preset], proposer="random", data="none such")
+    with pytest.raises(ValueError, match="`data` must be a known data set, but is 'none such'"):
+        build(networks)  # it is not their fault
+    given = {"clrs_nodes": (5,), "clrs_test_nodes": 9, "clrs_hidden": 5, "clrs_examples": 77}
+    for name, value in given.items():
+        wrong = replace(networks, **{name: value})
+        with pytest.raises(ValueError, match=f"`{name}` is a setting of CLRS-30") as error:
+            build(wrong)
+        assert f"leave out `{name}` = {value!r}, or set `data` to clrs_ALGORITHM." in str(
+            error.value
+        )
+    with pytest.raises(ValueError, match="`clrs_hidden` = 5, `clrs_examples` = 77"):
+        build(replace(networks, clrs_hidden=5, clrs_examples=77))
 
 
 def test_without_dm_clrs_a_run_is_not_begun_and_it_is_said_how_to_get_it(
@@ -150,7 +183,7 @@ def test_the_command_checks_a_triplet_function_in_the_published_network(drawn, s
     facts = said("sandbox", str(tmp_path / "one.py"), "--task", "clrs_bfs")
     assert (facts["ok"], facts["failure"]) == (True, None)
     assert facts["params"] == 523_963 + 21_448  # as published, by the paper's size of this one
-    assert drawn == [("bfs", data.LENGTHS, 32)]
+    assert drawn == [("bfs", data.LENGTHS, 32, None)]
 
 
 @pytest.mark.slow

@@ -12,10 +12,14 @@ from jaxnas.data.clrs_probes import POINTERS, shape, spec, staged
 from jaxnas.programs.clrs_training import Material
 
 
-def material(algorithm="bfs", sizes=((3, 3), (4, 5)), examples=16, valid=8):
-    """Examples of each size, nodes and length of the hints' axis, and of the last for validation."""
+def material(algorithm="bfs", sizes=((3, 3), (4, 5)), examples=16, valid=8, test=None):
+    """Examples of each size, nodes and length of the hints' axis, and of the last for validation.
+
+    Of the size of a test set there are 16.
+    """
     train = tuple(made(algorithm, n, examples, *size) for n, size in enumerate(sizes))
-    return Material(train, made(algorithm, len(sizes) - 1, valid, *sizes[-1]))
+    tested = test and made(algorithm, 7, 16, *test)
+    return Material(train, made(algorithm, len(sizes) - 1, valid, *sizes[-1]), tested)
 
 
 def made(algorithm, seed, number, nodes, steps):

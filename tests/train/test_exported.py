@@ -226,3 +226,10 @@ def test_what_cannot_be_is_refused(parts):
         fit_exported(parts, waves(length=9, n=48), jax.random.key(0), (0,), (0.1,), steps=1)
     with pytest.raises(ValueError, match="`batch` must be at most the 8 examples"):
         fit_exported(parts, waves(length=12, n=8), jax.random.key(0), (0,), (0.1,), steps=1)
+
+
+def test_the_test_split_is_not_scored_where_it_is_not_asked_for(parts, fitted):
+    told = fit(parts, tested=False)
+    assert np.isnan(told.test).all()
+    np.testing.assert_array_equal(told.curve, fitted.curve)
+    np.testing.assert_array_equal(told.valid, fitted.valid)

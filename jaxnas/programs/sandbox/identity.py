@@ -25,13 +25,19 @@ IGNORED = {"name", "sharding", "out_sharding", "unroll", "_split_transpose", "de
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def identity(init: ClosedJaxpr, logits: ClosedJaxpr, gradient: ClosedJaxpr, params: int) -> str:
+def identity(
+    init: ClosedJaxpr,
+    logits: Sequence[ClosedJaxpr],
+    gradients: Sequence[ClosedJaxpr],
+    params: int,
+) -> str:
     """What makes two candidates one.
 
     Args:
       init: `(key) -> leaves`, the trained ones first.
-      logits: `(leaves, x) -> logits`.
-      gradient: `(leaves, x, y, key) -> (loss, accuracy, gradients, other leaves)`.
+      logits: `(leaves, x) -> logits`, for each shape of examples that are judged.
+      gradients: `(leaves, x, y, key) -> (loss, accuracy, gradients, other leaves)`, for each shape
+        of examples that are trained on.
       params: how many leaves are trained, `P`.
 
     Returns:
@@ -40,14 +46,17 @@ def identity(init: ClosedJaxpr, logits: ClosedJaxpr, gradient: ClosedJaxpr, para
     symbols = Symbols()
     leaves = [Symbol(symbols, ("leaf", i)) for i in range(len(init.jaxpr.outvars))]
     begin = Reader.of(init, [Fixed("first key")], symbols)
-    judge = Reader.of(logits, [*leaves, Fixed("x")], symbols)
-    train = Reader.of(gradient, [*leaves, *map(Fixed, ("x", "y", "key"))], symbols)
+    judges = [Reader.of(one, [*leaves, Fixed("x")], symbols) for one in logits]
+    batch = [*leaves, *map(Fixed, ("x", "y", "key"))]
+    trains = [Reader.of(one, batch, symbols) for one in gradients]
     with _deep():
-        labels = [judge.result(0), train.result(0), train.result(1)]
+        labels = [judge.result(0) for judge in judges]
+        labels += [train.result(i) for train in trains for i in range(2)]
         # By now all leaves that matter are numbered.
         order = sorted(range(len(leaves)), key=lambda i: symbols.numbers.get(("leaf", i), math.inf))
         for i in order:
-            labels += [str(i < params), leaves[i].label(), begin.result(i), train.result(2 + i)]
+            labels += [str(i < params), leaves[i].label(), begin.result(i)]
+            labels += [train.result(2 + i) for train in trains]
     return digest(*labels)
 
 

@@ -72,7 +72,8 @@ class Traced(NamedTuple):
       width: the most features of a convolution or dense layer.
       identity: SHA-256, equal for sources that train the same function from the same distribution
         of initial weights.
-      programs: `init`, `step`, `evaluate` as bytes of `jax.export`.
+      programs: `init`, `step`, `evaluate` as bytes of `jax.export`; `test` too, if it needs one of
+        its own.
       layout: name and shape of what is trained, in order, see `Functions.names`.
     """
 
@@ -131,7 +132,7 @@ def examined(source: str, task: Task) -> tuple[Traced, Functions]:
         flops=flops(logits.jaxpr) / task.eval_batch,
         depth=len(layers.paths) + pools(logits),
         width=max(layers.widths),
-        identity=digest(of_task, identity(parts.start, logits, gradient, len(parts.params))),
+        identity=digest(of_task, identity(parts.start, [logits], [gradient], len(parts.params))),
         programs={},
         layout=tuple((n, leaf.shape) for n, leaf in zip(parts.names, parts.params, strict=True)),
     )

@@ -22,8 +22,8 @@ from jaxnas.train.exported import Trained, fit_exported
 from jaxnas.train.portable import Refused, opened
 
 Fit = Callable[..., Trained]
-"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=) -> Trained`, the data within; and
-`start=`, if weights can be inherited."""
+"""`(programs, key, seeds, learning rates, *, steps=, evaluate_every=, tested=) -> Trained`, the data
+within; and `start=`, if weights can be inherited."""
 
 
 class Job(NamedTuple):
@@ -37,6 +37,7 @@ class Job(NamedTuple):
       steps: of training.
       evaluate_every: steps between two evaluations.
       start: `[W]` weights it begins with, see `fit_exported`; those it ends with then come back.
+      tested: whether it is scored on the test set too.
     """
 
     programs: Mapping[str, bytes]
@@ -46,6 +47,7 @@ class Job(NamedTuple):
     steps: int = 8000
     evaluate_every: int = 100
     start: np.ndarray | None = None
+    tested: bool = True
 
 
 def fit_networks(
@@ -112,7 +114,9 @@ def _train(job: Job, fit: Fit) -> tuple[dict[str, Any], bytes]:
     begin, trained, failure, message, weights = time.monotonic(), None, None, "", b""
     try:
         key = jax.random.wrap_key_data(jnp.asarray(job.key, jnp.uint32))
-        how: dict[str, Any] = {"steps": job.steps, "evaluate_every": job.evaluate_every}
+        how: dict[str, Any] = {
+            name: getattr(job, name) for name in ("steps", "evaluate_every", "tested")
+        }
         if job.start is not None:
             how["start"] = job.start
         found = fit(job.programs, key, job.seeds, job.learning_rates, **how)

@@ -43,7 +43,8 @@ class Verdict(NamedTuple):
       seconds: from the moment a process had it to the answer.
       isolation: the level it really ran under, such as `landlock+seccomp`.
       identity: SHA-256 of the canonical programs; equal for sources that compute the same.
-      programs: `init`, `step`, `evaluate` as bytes of `jax.export`, still not to be trusted.
+      programs: `init`, `step`, `evaluate`, and perhaps `test`, as bytes of `jax.export`, still not
+        to be trusted.
       layout: name and shape of each array of weights, in order, see `inheritance.Layout`; to be
         matched by, no more, since the candidate says them. Empty where there are too many.
     """
