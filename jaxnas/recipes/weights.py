@@ -21,7 +21,7 @@ class KeptWeights:
     Example:
         >>> kept = KeptWeights()
         >>> kept.attach(run)
-        >>> kept[identity] = Weights(layout, values)
+        >>> kept[identity] = Weights(program, layout, values)
         >>> kept.get(identity)
     """
 
@@ -39,14 +39,15 @@ class KeptWeights:
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as file:
-            layout = json.loads(str(file["layout"]))
-            return Weights(tuple((name, tuple(shape)) for name, shape in layout), file["values"])
+            told = ((name, tuple(shape)) for name, shape in json.loads(str(file["layout"])))
+            return Weights(str(file["program"]), tuple(told), file["values"])
 
     def __setitem__(self, identity: str, weights: Weights) -> None:
         path = self._path(identity)
         partial = path.with_suffix(".partial")
+        layout = np.array(json.dumps(weights.layout))
         with partial.open("wb") as file:
-            np.savez(file, values=weights.values, layout=np.array(json.dumps(weights.layout)))
+            np.savez(file, program=np.array(weights.program), layout=layout, values=weights.values)
         os.replace(partial, path)
 
     def _path(self, identity: str) -> Path:

@@ -107,11 +107,11 @@ def test_weights_come_back_from_the_folder_of_a_run_bit_for_bit(tmp_path):
     with create(tmp_path / "run", {}) as run:
         memory.attach(run)
         values = np.array([1 / 3, -0.0, 1e-45], np.float32)
-        memory["0" * 64] = Weights((("Dense/0/kernel", (3, 1)),), values)
+        memory["0" * 64] = Weights("ab", (("Dense/0/kernel", (3, 1)),), values)
         other = KeptWeights()
         other.attach(run)
     told = other.get("0" * 64)
-    assert told.layout == (("Dense/0/kernel", (3, 1)),)
+    assert (told.program, told.layout) == ("ab", (("Dense/0/kernel", (3, 1)),))
     assert (told.values.dtype, told.values.tobytes()) == (np.float32, values.tobytes())
     assert other.get("1" * 64) is None
     assert [file.name for file in (run.folder / "weights").iterdir()] == [f"{'0' * 64}.npz"]
