@@ -48,7 +48,8 @@ class ModelConfig:
       edits: whether the model is asked for one edit of the parent, not for a whole class.
       grammar: whether replies are held to a grammar of what is wanted: `yes`, `no`, or `auto` for the
         local model alone; of a recording, as it was.
-      replay: a recording that answers in the place of a model.
+      replay: a recording that answers in the place of a model. It ends where the recorded run did,
+        whatever the limits below.
       record: where replies are kept; empty for `replies.jsonl` in the run's folder.
       max_tokens: the most tokens of a reply.
       concurrency: requests under way at once.
@@ -192,15 +193,16 @@ def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     budget = Budget(**limits, used=used(run) if run else None)
 
     def guarded(model: Client) -> Client:
+        report = to_ledger(run, prices) if run else None
         if config.replay:
-            model = replay(config.replay, model.model)
+            return attempts(replay(config.replay, model.model), retries=0, on_attempt=report)
         asked = attempts(
             budget.guard(model, prices=prices),
             concurrency=config.concurrency,
             deadline=3 * config.timeout,
-            on_attempt=to_ledger(run, prices) if run else None,
+            on_attempt=report,
         )
         # Outside of budget and ledger: a reply that is kept is neither paid nor counted again.
-        return record(asked, keep) if keep and not config.replay else asked
+        return record(asked, keep) if keep else asked
 
     return guarded

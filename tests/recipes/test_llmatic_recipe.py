@@ -128,6 +128,35 @@ def test_a_run_whose_budget_ends_is_judged_and_goes_on_with_more(serve, said, tm
     assert "Ended early" not in (folder / "report.html").read_text()
 
 
+def test_a_replay_ends_where_a_budget_that_counted_retries_did(
+    monkeypatch, said, refused, tmp_path
+):
+    """Three of twelve requests were turned down once: nine replies, the third generation is lost."""
+    answered = set()
+
+    def answer(request):
+        if request.seed % 3 or request.seed in answered or len(answered) == 3:
+            return speak(request)
+        answered.add(request.seed)
+        return ModelError("limited", "busy", status=429, free=True)
+
+    monkeypatch.setattr(llm, "endpoint", lambda url, model, **_: scripted(answer, model=model))
+    first = run(tmp_path / "first", requests="12", **SERVED)
+    assert sum(call.outcome == "limited" for call in first.calls()) == 3
+    assert first.meta()["status"] == "ended early"
+    words = ("run", "llmatic", "--preset", "tiny", f"--set=replay={first.folder}/replies.jsonl")
+    facts = said(*words, "--key", "5", "--out", str(tmp_path / "again"))
+    again = open_run(tmp_path / "again")
+    assert "12 of `requests`=12 are used" in facts["warnings"][0]
+    assert candidates(again) == candidates(first)
+    assert again.results() == first.results()
+    assert {name: again.meta()[name] for name in ("status", "early")} == {
+        name: first.meta()[name] for name in ("status", "early")
+    }
+    error = refused(*words, "--key", "6", "--out", str(tmp_path / "other"))
+    assert "has no reply of 'scripted' to the request" in error
+
+
 def test_settings_that_say_what_is_searched_stay_when_a_run_goes_on(serve, refused, tmp_path):
     serve()
     folder = run(tmp_path / "run", **SERVED, ablation="mutation", rivals="1").folder
