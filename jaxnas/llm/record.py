@@ -41,6 +41,8 @@ from jaxnas.llm.client import (
 )
 from jaxnas.llm.loops import Outcome
 
+BEGINS = b'{"key": '  # every entry, so that what was torn can be told from another file
+
 
 class MissError(ValueError):
     """A recording does not hold the request."""
@@ -101,6 +103,8 @@ def replay(path: Path | str, model: str | None = None) -> Client:
     book = _Book(path)
     if model is None and len(book.models) == 1:
         (model,) = book.models
+    if not book.models:
+        raise ValueError(f"`path` must be a recording with replies, but {path} holds none.")
     if model not in book.models:
         raise ValueError(
             f"`model` must be one of those recorded in {path}, {sorted(book.models)}, but got "
@@ -121,12 +125,25 @@ def replay(path: Path | str, model: str | None = None) -> Client:
     return Client(model, send)
 
 
+def first_request(path: Path | str) -> dict[str, Any]:
+    """The oldest request of a recording as plain values, see `client.canonical`; empty if none is.
+
+    Args:
+      path: the recording.
+
+    Raises:
+      ValueError: if the file is no recording.
+    """
+    return _Book(Path(path)).first
+
+
 class _Book:
     """The entries of a recording by key, read as far as the file reached."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.models: set[str] = set()
+        self.first: dict[str, Any] = {}
         self._entries: dict[str, Outcome] = {}
         self._read = 0
         self._refresh()
@@ -164,8 +181,10 @@ class _Book:
     def _take(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-        except ValueError:  # torn, then mended by a line break
-            return
+        except ValueError:
+            if BEGINS.startswith(line[: len(BEGINS)]):
+                return  # torn, then mended by a line break
+            entry = {}
         try:
             request, key, done = entry["request"], entry["key"], _entry(entry)
         except (TypeError, KeyError) as error:
@@ -174,6 +193,7 @@ class _Book:
             ) from error
         if digest(request) != key:
             raise ValueError(f"{self.path} was edited: the request under {key} is another one.")
+        self.first = self.first or request
         self.models.add(request["model"])
         if not isinstance(self._entries.get(key), Completion):
             self._entries[key] = done

@@ -4,7 +4,6 @@ Every reply is kept in a recording, in the run's folder unless another is named,
 killed asks nothing twice, and any run can be repeated by `replay` with neither model nor key.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from jaxnas.llm import (
     replay,
 )
 from jaxnas.llm.local import load_model, serve
+from jaxnas.llm.record import first_request
 from jaxnas.recipes.calls import to_ledger, used
 from jaxnas.recipes.settings import renewable
 from jaxnas.runs.store import Run
@@ -164,9 +164,7 @@ def is_constrained(config: ModelConfig) -> bool:
         return config.grammar == "yes"
     if not config.replay:
         return is_local(config)
-    with open(config.replay, encoding="utf-8") as file:
-        first = next(filter(str.strip, file), "{}")
-    return "grammar" in json.loads(first).get("request", {})
+    return "grammar" in first_request(config.replay)
 
 
 def _model(config: ModelConfig) -> Client:
@@ -186,6 +184,8 @@ def _model(config: ModelConfig) -> Client:
 
 def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     """The layers around a model, before the run there is one and within it."""
+    if not config.timeout > 0:
+        raise ValueError(f"`timeout` must be positive, in seconds, but got {config.timeout}.")
     keep = config.record or (str(run.folder / RECORDING) if run else "")
     given = Prices(config.price_prompt, config.price_completion)
     prices = given if min(given) >= 0 else Prices(0, 0) if is_local(config) else Prices()

@@ -150,6 +150,9 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be, or no language model where one is needed.
     """
+    for name, least in (("batch", 1), ("cells", 1), ("rivals", 0), ("max_tokens", 0)):
+        if (given := getattr(config, name)) < least:
+            raise ValueError(f"`{name}` must be at least {least}, but got {given}.")
     if config.evaluations < 1 or config.evaluations % config.batch:
         raise ValueError(
             f"`evaluations` must be a positive multiple of `batch`, but got "

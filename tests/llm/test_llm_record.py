@@ -232,6 +232,13 @@ def test_files_that_are_no_recording_are_refused(tmp_path):
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match="`path` must be a recording"):
         record(scripted([]), path)
+    for text in ("# Notes\n", '{"keys": 1', '{"key": "a", "request": {}}\n# Notes\n\xff\n'):
+        path.write_text(f"{text}\n", encoding="latin-1")
+        with pytest.raises(ValueError, match="`path` must be a recording"):
+            record(scripted([]), path)
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"`path` must be a recording with replies, but .* none"):
+        replay(path)
     with pytest.raises(FileNotFoundError):
         replay(tmp_path / "none.jsonl")
 

@@ -23,6 +23,7 @@ from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "cell_table")
 SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "scripted"}
+CODE = {"problem": "code", "data": "mnist1d", "proposer": "random"}
 
 
 def speak(request):
@@ -296,11 +297,18 @@ def test_without_a_model_it_is_said_how_to_give_one(monkeypatch):
     ("settings", "message"),
     [
         ({"evaluations": 7, "batch": 2}, "`evaluations` must be a positive multiple of `batch`"),
+        ({"batch": 0}, "`batch` must be at least 1, but got 0"),
+        ({"cells": 0}, "`cells` must be at least 1, but got 0"),
+        ({"rivals": -1}, "`rivals` must be at least 0, but got -1"),
+        ({"max_tokens": -1}, "`max_tokens` must be at least 0, but got -1"),
         ({"edits": True}, "`edits` are of programs"),
         ({"problem": "maze"}, "`problem` must be .* but got 'maze'"),
         ({"grammar": "latin"}, "`grammar` must be auto, yes or no, but got 'latin'"),
         ({"proposer": "monkey"}, "`proposer` must be llm or random, but got 'monkey'"),
         ({"proposer": "random", "ablation": "all"}, "`ablation` must be one of none"),
+        ({"proposer": "random", "mutation": 2.0}, "`mutation` must be from 0 to 1, but got 2.0"),
+        ({**CODE, "flops_low": 1e9}, "`axes` must have `low` < `high`, but 'FLOPs' goes from"),
+        ({**CODE, "optimizer": "adam"}, "`optimizer` must be one of adamw, sgd, but got 'adam'"),
         ({"proposer": "random", "data": "mars"}, "`dataset` must be one of cifar10"),
     ],
 )
