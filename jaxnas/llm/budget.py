@@ -66,6 +66,7 @@ class BudgetError(Exhausted):
       which: `requests`, `tokens` or `money`.
       used: what has been settled so far.
       limit: what there was.
+      need: the most the next call may take.
     """
 
     def __init__(
@@ -75,7 +76,11 @@ class BudgetError(Exhausted):
             f"The budget of {which} is spent: {used:g} of `{which}`={limit:g} are used and the next "
             f"call may take {need:g}; raise `{which}`."
         )
-        self.which, self.used, self.limit = which, used, limit
+        self.which, self.used, self.limit, self.need = which, used, limit, need
+
+    def again(self) -> "BudgetError":
+        """The same error anew, without the frames the first one holds on to."""
+        return BudgetError(self.which, self.used, self.limit, self.need)
 
 
 class Budget:

@@ -4,9 +4,9 @@ A recording is a file of JSON lines that only grows. Each entry lies under the S
 reply depends on: model, messages, number, temperature, length, seed, schema, stops, grammar. `record` looks
 there before it asks; `replay` only looks. Equal requests asked at the same time are sent once, and
 of several processes that write one file the first to answer wins, so that all of them go on with
-the reply a replay will give. A line cut off by a kill is read over. Failures are written too: a
-replay fails as the run did, while `record` asks again. Keys are no part of a request, so no
-recording holds one.
+the reply a replay will give. A line cut off by a kill is read over. Failures are written too, and
+where a budget was spent: a replay fails and ends as the run did, while `record` asks again. Keys are
+no part of a request, so no recording holds one.
 
 Example:
     >>> import tempfile
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from jaxnas.llm.budget import BudgetError
 from jaxnas.llm.client import (
     Client,
     Completion,
@@ -38,6 +39,9 @@ from jaxnas.llm.client import (
     digest,
     request_key,
 )
+from jaxnas.llm.loops import Outcome
+
+BEGINS = b'{"key": '  # every entry, so that what was torn can be told from another file
 
 
 class MissError(ValueError):
@@ -48,7 +52,8 @@ def record(client: Client, path: Path | str) -> Client:
     """Answers from a recording what stands there, and adds the rest.
 
     Args:
-      client: what is asked.
+      client: what is asked, its budget and its retries included (`Budget.guard`, `attempts`): so a
+        reply that is kept is not paid again, and a replay ends where the budget did.
       path: the recording; it and its folder are made where they do not exist.
 
     Returns:
@@ -71,13 +76,11 @@ def record(client: Client, path: Path | str) -> Client:
             if isinstance(found, Completion):
                 return found
             try:
-                done: Completion | ModelError = await client.send(request)
-            except ModelError as error:
+                done: Outcome = await client.send(request)
+            except (ModelError, BudgetError) as error:
                 done = error
             kept = book.add(key, canonical(client.model, request), done)
-        if isinstance(kept, ModelError):
-            raise kept.again()
-        return kept
+        return _said(kept)
 
     return client._replace(send=send)
 
@@ -90,7 +93,8 @@ def replay(path: Path | str, model: str | None = None) -> Client:
       model: whose replies; may be left out where the recording has but one model.
 
     Returns:
-      The client; its `send` raises `MissError` for a request that was never recorded.
+      The client; its `send` raises what the recorded one did, and `MissError` for a request that was
+      never recorded.
 
     Raises:
       ValueError: if the file is no recording, or `model` is needed or not in it.
@@ -99,6 +103,8 @@ def replay(path: Path | str, model: str | None = None) -> Client:
     book = _Book(path)
     if model is None and len(book.models) == 1:
         (model,) = book.models
+    if not book.models:
+        raise ValueError(f"`path` must be a recording with replies, but {path} holds none.")
     if model not in book.models:
         raise ValueError(
             f"`model` must be one of those recorded in {path}, {sorted(book.models)}, but got "
@@ -112,13 +118,23 @@ def replay(path: Path | str, model: str | None = None) -> Client:
                 f"{path} has no reply of {model!r} to the request that begins "
                 f"{request.messages[-1]['content'][:60]!r} (n={request.n}, seed={request.seed}, "
                 f"temperature={request.temperature}): code, settings or seed are not those of the "
-                f"recorded run; record it again."
+                f"recorded run, or it was stopped before; record it again, or to its end."
             )
-        if isinstance(found, ModelError):
-            raise found.again()
-        return found
+        return _said(found)
 
     return Client(model, send)
+
+
+def first_request(path: Path | str) -> dict[str, Any]:
+    """The oldest request of a recording as plain values, see `client.canonical`; empty if none is.
+
+    Args:
+      path: the recording.
+
+    Raises:
+      ValueError: if the file is no recording.
+    """
+    return _Book(Path(path)).first
 
 
 class _Book:
@@ -127,19 +143,18 @@ class _Book:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.models: set[str] = set()
-        self._entries: dict[str, Completion | ModelError] = {}
+        self.first: dict[str, Any] = {}
+        self._entries: dict[str, Outcome] = {}
         self._read = 0
         self._refresh()
 
-    def find(self, key: str) -> Completion | ModelError | None:
+    def find(self, key: str) -> Outcome | None:
         """What lies under a key, reading what others have added only if nothing does."""
         if not isinstance(self._entries.get(key), Completion):
             self._refresh()
         return self._entries.get(key)
 
-    def add(
-        self, key: str, request: dict[str, Any], done: Completion | ModelError
-    ) -> Completion | ModelError:
+    def add(self, key: str, request: dict[str, Any], done: Outcome) -> Outcome:
         """Adds an entry, unless another process has a reply there; returns what then stands."""
         line = json.dumps({"key": key, "request": request, **_plain(done)}).encode() + b"\n"
         with open(self.path, "r+b") as file:
@@ -166,8 +181,10 @@ class _Book:
     def _take(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-        except ValueError:  # torn, then mended by a line break
-            return
+        except ValueError:
+            if BEGINS.startswith(line[: len(BEGINS)]):
+                return  # torn, then mended by a line break
+            entry = {}
         try:
             request, key, done = entry["request"], entry["key"], _entry(entry)
         except (TypeError, KeyError) as error:
@@ -176,28 +193,39 @@ class _Book:
             ) from error
         if digest(request) != key:
             raise ValueError(f"{self.path} was edited: the request under {key} is another one.")
+        self.first = self.first or request
         self.models.add(request["model"])
         if not isinstance(self._entries.get(key), Completion):
             self._entries[key] = done
 
 
-def _plain(done: Completion | ModelError) -> dict[str, Any]:
+def _said(kept: Outcome) -> Completion:
+    if isinstance(kept, Completion):
+        return kept
+    raise kept.again()
+
+
+def _plain(done: Outcome) -> dict[str, Any]:
     if isinstance(done, ModelError):
         return {"error": {**vars(done), "message": str(done)}}
-    replies = [_said(reply) for reply in done.replies]
+    if isinstance(done, BudgetError):
+        return {"spent": vars(done)}
+    replies = [_written(reply) for reply in done.replies]
     usage = done.usage and done.usage._asdict()
     rest = {"usage": usage, "model": done.model, "latency": done.latency}
     return {"completion": {"replies": replies, **rest}}
 
 
-def _said(reply: Reply) -> dict[str, Any]:
+def _written(reply: Reply) -> dict[str, Any]:
     forced = {} if reply.forced is None else {"forced": reply.forced}
     return {"text": reply.text, "finish": reply.finish, **forced}
 
 
-def _entry(entry: dict[str, Any]) -> Completion | ModelError:
+def _entry(entry: dict[str, Any]) -> Outcome:
     if "error" in entry:
         return ModelError(**entry["error"])
+    if "spent" in entry:
+        return BudgetError(**entry["spent"])
     done = entry["completion"]
     replies = tuple(Reply(**reply) for reply in done["replies"])
     usage = done["usage"] and Usage(**done["usage"])

@@ -68,9 +68,16 @@ def bench(lesson: Lesson, training: Training, *, level: str = "auto", workers: i
       workers: sources checked at a time.
 
     Raises:
-      ValueError: if the level does not work here, or `together` is negative.
+      ValueError: if the level does not work here, or a number is out of range.
     """
     isolation.resolve(level)
+    given = {"workers": workers} | training._asdict()
+    for name in ("workers", "runs"):
+        if given[name] < 1:
+            raise ValueError(f"`{name}` must be at least 1, but got {given[name]}.")
+    for name in ("learning_rate", "deadline"):
+        if not given[name] > 0:
+            raise ValueError(f"`{name}` must be positive, but got {given[name]}.")
     together = _together(training)
     # That of the worker, which takes over our settings.
     task = lesson.final if training.tested else lesson.task

@@ -12,6 +12,7 @@ than `survivors` are there all of them become parents, and where there is none t
 prompts, as in the paper's listing.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -144,6 +145,14 @@ def evoprompting(tuner: Tuner, seeds: Sequence[str], settings: Settings) -> Sear
     if settings.selection not in SELECTIONS:
         raise ValueError(
             f"`selection` must be one of {', '.join(SELECTIONS)}, but got {settings.selection!r}."
+        )
+    if not all(0 <= heat < math.inf for heat in settings.temperatures):
+        raise ValueError(
+            f"`temperatures` must be finite and not negative, but got {settings.temperatures}."
+        )
+    if not settings.threshold > 0:
+        raise ValueError(
+            f"`threshold` must be positive, an error up to 1, but got {settings.threshold}."
         )
     return Searcher(
         partial(_init, tuner, len(seeds), settings),

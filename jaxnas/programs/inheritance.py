@@ -7,7 +7,8 @@ its type and its number among the layers of that type, in the order of creation.
 Example:
     >>> import numpy as np
     >>> from jaxnas.programs.inheritance import Weights, inherited
-    >>> parent = Weights((("Dense/0/kernel", (1, 2)), ("Dense/0/bias", (2,))), np.arange(4, dtype="f4"))
+    >>> layout = (("Dense/0/kernel", (1, 2)), ("Dense/0/bias", (2,)))
+    >>> parent = Weights("1f8a", layout, np.arange(4, dtype="f4"))
     >>> inherited((("Dense/0/kernel", (1, 3)), ("Dense/0/bias", (2,))), parent).tolist()
     [nan, nan, nan, 2.0, 3.0]
 """
@@ -29,17 +30,22 @@ class Weights(NamedTuple):
     """What a network has learned.
 
     Attributes:
+      program: identity of the network, whatever it began with.
       layout: of its weights.
       values: `[W]` all of them.
     """
 
+    program: str
     layout: Layout
     values: Float32[np.ndarray, " W"]
 
 
 @runtime_checkable
 class Memory(Protocol):
-    """Weights by the identity of what was trained, such as a dict or the folder of a run."""
+    """Weights by the identity of what was trained, a program and what it began with.
+
+    Such as a dict, or the folder of a run.
+    """
 
     def get(self, identity: str) -> Weights | None:
         """The weights, or None where none are kept."""

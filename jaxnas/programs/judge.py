@@ -45,14 +45,21 @@ class Trainee(NamedTuple):
     """A program to be trained.
 
     Attributes:
-      verdict: on its source; its identity is that of program and start.
+      verdict: on its source.
+      identity: SHA-256 of the program and of what it begins with; empty for what is no program.
       start: `[W]` weights it begins with, see `inheritance.inherited`; `None` for its own.
       steps: of training.
     """
 
     verdict: Verdict
+    identity: str
     start: Float32[np.ndarray, " W"] | None
     steps: int
+
+    @property
+    def task(self) -> tuple[str, int]:
+        """What is trained once."""
+        return self.identity, self.steps
 
 
 DUPLICATE = Score(np.nan, np.nan, 0, "duplicate")
@@ -74,7 +81,7 @@ class Judge:
       steps: of training, where a candidate's budget is -1; also the most.
       seeds: sources whose random edits are samples.
       memory: of trained weights, with which the children of a program begin; `None` where all begin
-        with their own. A program that begins otherwise is another one.
+        with their own. A program that begins otherwise is another one, but no copy of a parent is.
 
     Raises:
       ValueError: if there is no step to train.
@@ -117,40 +124,27 @@ class Judge:
           sandbox, `identity` `[N, 32]`, and `message` `[N, 2048]` for whoever is to mend it.
         """
         del key
-        checked = self._verdicts(texts(asked.genotypes))
-        starts = self._starts(checked, asked, met)
-        verdicts = [_begun(v, start) for v, start in zip(checked, starts, strict=True)]
-        budget = np.asarray(asked.budget)
-        lengths = np.where(budget < 0, self.steps, np.minimum(budget, self.steps)).tolist()
-        tasks = [(v.identity, n) if v.ok else None for v, n in zip(verdicts, lengths, strict=True)]
-        again = _repeated(verdicts, met)
-        trainees = [Trainee(*each) for each in zip(verdicts, starts, lengths, strict=True)]
-        trained = self._trained(
-            {
-                task: trainee
-                for task, trainee, known in zip(tasks, trainees, again, strict=True)
-                if task and not known
-            }
-        )
-        scores = [
-            DUPLICATE if known else trained[task] if task else None
-            for task, known in zip(tasks, again, strict=True)
-        ]
-        return _measured(verdicts, scores)
+        trainees = self._trainees(asked, met)
+        again = _repeated([one.identity for one in trainees], met)
+        pairs = list(zip(trainees, again, strict=True))
+        new = {one.task: one for one, known in pairs if one.verdict.ok and not known}
+        trained = self._trained(new)
+        scores = [DUPLICATE if known else trained.get(one.task) for one, known in pairs]
+        return _measured(trainees, scores)
 
-    def _starts(
-        self, verdicts: Sequence[Verdict], asked: Asked, met: UInt8[np.ndarray, "M 32"] | None
-    ) -> list[Start]:
-        """The weights each program begins with, those of its first parent where it has any."""
-        memory = self.memory
-        if memory is None:
-            return [None] * len(verdicts)
-        serials = np.zeros(len(verdicts), int)
-        if met is not None and asked.parents is not None:
-            serials = np.asarray(asked.parents)[:, 0]
-        parents = [met[n - 1].tobytes().hex() if met is not None and n else "" for n in serials]
-        known = [memory.get(parent) if parent else None for parent in parents]
-        return [inherited(v.layout, parent) for v, parent in zip(verdicts, known, strict=True)]
+    def _trainees(self, asked: Asked, met: UInt8[np.ndarray, "M 32"] | None) -> list[Trainee]:
+        """Each program with the weights of its first parent, where it has any."""
+        verdicts, budget = self._verdicts(texts(asked.genotypes)), np.asarray(asked.budget)
+        lengths = np.where(budget < 0, self.steps, np.minimum(budget, self.steps)).tolist()
+        trainees = []
+        for verdict, names, steps in zip(verdicts, _parents(asked, met), lengths, strict=True):
+            identity, start = verdict.identity, None
+            if self.memory is not None:
+                parents = {name: self.memory.get(name) for name in names if name}
+                start = inherited(verdict.layout, parents.get(names[0]))
+                identity = _identity(verdict.identity, start, parents)
+            trainees.append(Trainee(verdict, identity, start, steps))
+        return trainees
 
     def _trained(self, trainees: Mapping[tuple[str, int], Trainee]) -> dict[Any, Score]:
         """The scores of programs, those of equal length together."""
@@ -163,7 +157,8 @@ class Judge:
         for task, score in scores.items():
             if self.memory is not None and score.failure is None and score.weights is not None:
                 verdict = trainees[task].verdict
-                self.memory[verdict.identity] = Weights(verdict.layout, score.weights)
+                weights = Weights(verdict.identity, verdict.layout, score.weights)
+                self.memory[trainees[task].identity] = weights
         return scores
 
     def _verdicts(self, sources: Sequence[str]) -> list[Verdict]:
@@ -173,26 +168,40 @@ class Judge:
         return [next(told) if source else empty for source in sources]
 
 
-def _begun(verdict: Verdict, start: Start) -> Verdict:
-    """A program that begins with weights of another is not the one that begins with its own."""
+def _parents(asked: Asked, met: UInt8[np.ndarray, "M 32"] | None) -> list[list[str]]:
+    """The identities of the parents of each, `P` a candidate, empty where there is none."""
+    if met is None or asked.parents is None:
+        return [[""]] * len(asked.genotypes)
+    names = ["", *(row.tobytes().hex() for row in met)]
+    return [[names[serial] for serial in row] for row in np.asarray(asked.parents).tolist()]
+
+
+def _identity(program: str, start: Start, parents: Mapping[str, Weights | None]) -> str:
+    """A program that begins with weights of another is not the one that begins with its own.
+
+    A copy of a parent is that parent, whatever it would begin with.
+    """
+    for identity, weights in parents.items():
+        if weights is not None and weights.program == program:
+            return identity
     if start is None or np.isnan(start).all():
-        return verdict
-    both = bytes.fromhex(verdict.identity) + start.tobytes()
-    return verdict._replace(identity=hashlib.sha256(both).hexdigest())
+        return program
+    return hashlib.sha256(bytes.fromhex(program) + start.tobytes()).hexdigest()
 
 
-def _repeated(verdicts: Sequence[Verdict], met: UInt8[np.ndarray, "M 32"] | None) -> list[bool]:
-    """Of which programs there was one before; what is no program has no identity."""
+def _repeated(identities: Sequence[str], met: UInt8[np.ndarray, "M 32"] | None) -> list[bool]:
+    """Of which there was one before; what is no program has none."""
     if met is None:
-        return [False] * len(verdicts)
+        return [False] * len(identities)
     known, again = {row.tobytes().hex() for row in met}, []
-    for verdict in verdicts:
-        again.append(bool(verdict.identity) and verdict.identity in known)
-        known.add(verdict.identity)
+    for identity in identities:
+        again.append(bool(identity) and identity in known)
+        known.add(identity)
     return again
 
 
-def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Measured:
+def _measured(trainees: Sequence[Trainee], scores: Sequence[Score | None]) -> Measured:
+    verdicts = [one.verdict for one in trainees]
     reasons = [s.failure if s else v.failure for v, s in zip(verdicts, scores, strict=True)]
     failure = jnp.asarray([REASONS.index(reason or "") for reason in reasons], jnp.int32)
     valid = np.array([-np.inf if s is None or s.failure else s.valid for s in scores], np.float32)
@@ -211,7 +220,7 @@ def _measured(verdicts: Sequence[Verdict], scores: Sequence[Score | None]) -> Me
         "valid": jnp.asarray([s.valid for s in ended], jnp.float32),
         "test": jnp.asarray([s.test for s in ended], jnp.float32),
         "curve": jnp.asarray(_rows([s.curve for s in ended])),
-        "identity": jnp.asarray([_digits(v.identity) for v in verdicts], jnp.uint8),
+        "identity": jnp.asarray([_digits(one.identity) for one in trainees], jnp.uint8),
         "message": jnp.asarray(
             [_bytes(v.message or s.message) for v, s in zip(verdicts, ended, strict=True)],
             jnp.uint8,

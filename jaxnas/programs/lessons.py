@@ -16,7 +16,7 @@ from jaxnas.data.clrs import least_nodes
 from jaxnas.data.dataset import Dataset
 from jaxnas.programs import clrs_training
 from jaxnas.programs.sandbox import Limits
-from jaxnas.programs.sandbox.program import Task
+from jaxnas.programs.sandbox.program import Task, direction
 from jaxnas.programs.sandbox.trainer import Fit, fit_networks
 
 LONG = Limits(seconds=180.0)  # the gradient through a run is traced once for each size of graphs
@@ -58,7 +58,15 @@ def classification(
       optimizer: `adamw` or `sgd`.
       momentum: of SGD.
       weight_decay: see `sandbox.program.Task`.
+
+    Raises:
+      ValueError: for an unknown optimizer, or a batch that is empty or larger than the training set.
     """
+    if not 1 <= batch <= len(dataset.train.y):
+        raise ValueError(
+            f"`batch` (in recipes `train_batch`) must be from 1 to the {len(dataset.train.y)} examples "
+            f"of {dataset.name}, but got {batch}."
+        )
     task = Task(
         shape=tuple(dataset.train.x.shape[1:]),
         classes=len(dataset.classes),
@@ -67,6 +75,7 @@ def classification(
         momentum=momentum,
         weight_decay=weight_decay,
     )
+    direction(task)  # refuses what is no optimizer before anything is written
     return Lesson(dataset.name, task, task, partial(fit_networks, dataset))
 
 

@@ -117,14 +117,10 @@ def llmatic(
       among it, so that a run resumes bit for bit where replies are recorded.
 
     Raises:
-      ValueError: if `batch` is not positive or there is no such ablation.
+      ValueError: if `batch` is not positive, there is no such ablation, `mutation` is no chance, or
+        an axis has its ends the wrong way round.
     """
-    if batch < 1:
-        raise ValueError(f"`batch` must be at least 1, but got {batch}.")
-    if rules.ablation not in ABLATIONS:
-        raise ValueError(
-            f"`ablation` must be one of {', '.join(ABLATIONS)}, but got {rules.ablation!r}."
-        )
+    _refuse(batch, rules, candidates.axes)
 
     def init(key: Key[Array, ""]) -> State:
         return _beginning(key, candidates, centroids, batch, rules)
@@ -166,6 +162,19 @@ def llmatic(
         return learn(state, asked, measured._replace(extra=None), where)
 
     return Searcher(init, ask, tell)
+
+
+def _refuse(batch: int, rules: Rules, axes: tuple[Axis, ...]) -> None:
+    """Raises for what cannot be, before anything is asked."""
+    if batch < 1:
+        raise ValueError(f"`batch` must be at least 1, but got {batch}.")
+    if rules.ablation not in ABLATIONS:
+        raise ValueError(
+            f"`ablation` must be one of {', '.join(ABLATIONS)}, but got {rules.ablation!r}."
+        )
+    if not 0 <= rules.mutation <= 1:
+        raise ValueError(f"`mutation` must be from 0 to 1, but got {rules.mutation}.")
+    placed(jnp.zeros((0, len(axes))), axes)
 
 
 def prompt_axes(count: int) -> tuple[Axis, Axis]:

@@ -153,6 +153,7 @@ def _conduct(run: Run, system: System, progress: Any) -> Outcome:
             mode=system.mode,
             to_text=system.space.to_text,
             failures=system.failures,
+            saved=system.saved,
             progress=shown,
         )
         # What the others answer is what they began with.

@@ -204,6 +204,8 @@ def _subject(config: Config) -> Subject:
 
 
 def _settings(config: Config, subject: Subject) -> Settings:
+    if config.max_tokens < 1:
+        raise ValueError(f"`max_tokens` must be at least 1, but got {config.max_tokens}.")
     for name, known in (
         ("baseline", list(BASELINES)),
         ("style", ["chat", "completion"]),

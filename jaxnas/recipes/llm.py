@@ -4,7 +4,6 @@ Every reply is kept in a recording, in the run's folder unless another is named,
 killed asks nothing twice, and any run can be repeated by `replay` with neither model nor key.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from jaxnas.llm import (
     replay,
 )
 from jaxnas.llm.local import load_model, serve
+from jaxnas.llm.record import first_request
 from jaxnas.recipes.calls import to_ledger, used
 from jaxnas.recipes.settings import refuse_idle, renewable
 from jaxnas.runs.store import Run
@@ -48,7 +48,8 @@ class ModelConfig:
       edits: whether the model is asked for one edit of the parent, not for a whole class.
       grammar: whether replies are held to a grammar of what is wanted: `yes`, `no`, or `auto` for the
         local model alone; of a recording, as it was.
-      replay: a recording that answers in the place of a model.
+      replay: a recording that answers in the place of a model. It ends where the recorded run did,
+        whatever the limits below.
       record: where replies are kept; empty for `replies.jsonl` in the run's folder.
       max_tokens: the most tokens of a reply.
       concurrency: requests under way at once.
@@ -164,9 +165,7 @@ def is_constrained(config: ModelConfig) -> bool:
         return config.grammar == "yes"
     if not config.replay:
         return is_local(config)
-    with open(config.replay, encoding="utf-8") as file:
-        first = next(filter(str.strip, file), "{}")
-    return "grammar" in json.loads(first).get("request", {})
+    return "grammar" in first_request(config.replay)
 
 
 def _model(config: ModelConfig) -> Client:
@@ -186,6 +185,8 @@ def _model(config: ModelConfig) -> Client:
 
 def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     """The layers around a model, before the run there is one and within it."""
+    if not config.timeout > 0:
+        raise ValueError(f"`timeout` must be positive, in seconds, but got {config.timeout}.")
     keep = config.record or (str(run.folder / RECORDING) if run else "")
     given = Prices(config.price_prompt, config.price_completion)
     prices = given if min(given) >= 0 else Prices(0, 0) if is_local(config) else Prices()
@@ -193,15 +194,16 @@ def _guard(config: ModelConfig, run: Run | None) -> Callable[[Client], Client]:
     budget = Budget(**limits, used=used(run) if run else None)
 
     def guarded(model: Client) -> Client:
+        report = to_ledger(run, prices) if run else None
         if config.replay:
-            model = replay(config.replay, model.model)
+            return attempts(replay(config.replay, model.model), retries=0, on_attempt=report)
         asked = attempts(
             budget.guard(model, prices=prices),
             concurrency=config.concurrency,
             deadline=3 * config.timeout,
-            on_attempt=to_ledger(run, prices) if run else None,
+            on_attempt=report,
         )
         # Outside of budget and ledger: a reply that is kept is neither paid nor counted again.
-        return record(asked, keep) if keep and not config.replay else asked
+        return record(asked, keep) if keep else asked
 
     return guarded

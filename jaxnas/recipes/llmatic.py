@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from jaxnas.cells import nas_bench_201
@@ -25,7 +26,7 @@ from jaxnas.evolve.random_search import random_search
 from jaxnas.evolve.regularized import regularized_evolution
 from jaxnas.llm import Client
 from jaxnas.programs import cell_replies
-from jaxnas.programs.distinct import distinct
+from jaxnas.programs.distinct import Distinct, distinct
 from jaxnas.programs.grammars import flax_class
 from jaxnas.programs.judge import REASONS
 from jaxnas.programs.lessons import classification
@@ -75,8 +76,8 @@ class Config(ModelConfig):
       init_prompts: instructions that do.
       published: whether the published code's rules hold where they differ from the paper's.
       inherit: whether a network of code begins with the trained weights of the one it was made from,
-        layer by layer where type and shape agree; they are kept in the run's folder,
-        four bytes a weight for every network trained.
+        layer by layer where type and shape agree; those of elites are kept in the run's folder, four
+        bytes a weight.
       rivals: searches by random search and by aging evolution that are judged beside, on the table.
       max_tokens: the most tokens of a reply; 0 for 60 on the table and 1,024 of code.
       ratio_high: upper end of the axis of width over depth.
@@ -149,6 +150,9 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be, or no language model where one is needed.
     """
+    for name, least in (("batch", 1), ("cells", 1), ("rivals", 0), ("max_tokens", 0)):
+        if (given := getattr(config, name)) < least:
+            raise ValueError(f"`{name}` must be at least {least}, but got {given}.")
     if config.evaluations < 1 or config.evaluations % config.batch:
         raise ValueError(
             f"`evaluations` must be a positive multiple of `batch`, but got "
@@ -247,6 +251,7 @@ def _of_code(config: Config) -> System:
         failures=REASONS,
         trace=partial(trace, lesson, config.steps),
         attach=_each(attach, None if weights is None else weights.attach),
+        saved=None if weights is None else lambda state: weights.keep(_elites(state)),
     )
 
 
@@ -258,6 +263,14 @@ def _each(*told: Callable[[Run], None] | None) -> Callable[[Run], None]:
             one(run)
 
     return attach
+
+
+def _elites(state: Distinct) -> set[str]:
+    """Identities of all networks that may become parents, of every seed."""
+    networks = state.closed.searcher.networks
+    serials, met = np.asarray(networks.genotypes.serial), np.asarray(state.met)
+    places = np.argwhere(np.asarray(networks.fitness) > -np.inf).tolist()
+    return {met[seed, serials[seed, cell] - 1].tobytes().hex() for seed, cell in places}
 
 
 def _describe(extra: Any) -> dict[str, float]:

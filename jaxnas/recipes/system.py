@@ -35,6 +35,8 @@ class System(NamedTuple):
       notes: `(state, leaves [S, ...]) -> ` facts for the ledger that are known in the end.
       attach: `(run) -> None`, told of the run, open for writing, before the search starts or goes
         on, so that what happens outside the search (calls of a model) finds its folder.
+      saved: `(state, leaves [S, ...]) -> None`, told of each state when its checkpoint has begun, so
+        that files which no state needs any more can go.
     """
 
     legs: Sequence[Leg]
@@ -51,6 +53,7 @@ class System(NamedTuple):
     trace: Callable[[Any], dict[str, list[float]]] | None = None
     notes: Callable[[PyTree], dict[str, Any]] | None = None
     attach: Callable[[Run], None] | None = None
+    saved: Callable[[PyTree], None] | None = None
 
 
 class Judged(NamedTuple):

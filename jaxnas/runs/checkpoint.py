@@ -20,11 +20,13 @@ from jaxtyping import PyTree
 
 from jaxnas.runs.ledger import BrokenRunError
 
+KEEP = 2  # checkpoints that stay
+
 
 class Checkpoints:
     """The checkpoints of one run; saving goes on in the background until `wait`."""
 
-    def __init__(self, folder: Path | str, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path | str, *, keep: int = KEEP) -> None:
         """Opens the folder, or makes it.
 
         Args:

@@ -64,6 +64,7 @@ def drive(
     averaged: bool = False,
     to_text: Callable[[PyTree], str] = str,
     failures: Sequence[str] = (),
+    saved: Callable[[PyTree], None] | None = None,
     progress: Display | None = None,
 ) -> Driven:
     """Runs or continues a relay of searches for all seeds at once and records it.
@@ -84,6 +85,7 @@ def drive(
         see `unstack`; for runs of very many steps.
       to_text: turns one genotype, as host arrays, into text.
       failures: the reasons that `Measured.failure` counts.
+      saved: told of each state when its checkpoint has begun and the one before is complete.
       progress: told how far the run is.
 
     Returns:
@@ -123,6 +125,8 @@ def drive(
                     rows = unstack(info, step, to_text, failures, averaged=averaged)
                     run.record(*rows, meta=clock.facts())
                     checkpoints.save(step, now)
+                    if saved:
+                        saved(now)
                     start, state = step, now
                     _tell(progress, step, info)
             checkpoints.wait()

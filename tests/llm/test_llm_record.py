@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from jaxnas.llm import (
+    Budget,
+    BudgetError,
     Completion,
     MissError,
     ModelError,
@@ -96,6 +98,32 @@ def test_a_failure_is_replayed_and_asked_again_when_recording_goes_on(tmp_path):
     assert str(again) == "broke"
     ask_all([record(scripted(["mended"]), path).complete(ASK)])
     assert ask_all([replay(path).complete(ASK)])[0].replies[0].text == "mended"
+
+
+def test_a_replay_ends_where_the_budget_did_though_it_counted_what_failed(tmp_path):
+    path = tmp_path / "r.jsonl"
+    busy = ModelError("limited", "busy", status=429, free=True)
+
+    def through(client, most):
+        guarded = attempts(Budget(requests=most).guard(client), backoff=0.0)
+        return record(guarded, path)
+
+    def ask(client, seeds=range(5)):
+        return [ask_all([client.complete(ASK, seed=seed)])[0] for seed in seeds]
+
+    live = ask(through(scripted(["a", busy, "b", busy, "c"]), 4))
+    assert [isinstance(done, BudgetError) for done in live] == [False, False, True, True, True]
+    again = ask(replay(path))
+    assert again[:2] == live[:2]
+    assert [vars(done) for done in again[2:]] == [vars(done) for done in live[2:]]
+    assert [str(done) for done in again[2:]] == [str(done) for done in live[2:]]
+    with pytest.raises(MissError, match="stopped before"):
+        ask(replay(path), [5])
+
+    more = ask(through(scripted(["c", "d"]), 2))
+    assert [done.replies[0].text for done in more[:4]] == ["a", "b", "c", "d"]
+    assert ask(replay(path))[:4] == more[:4]
+    assert isinstance(ask(replay(path), [4])[0], BudgetError)
 
 
 def test_equal_requests_at_the_same_time_are_sent_once(tmp_path):
@@ -204,6 +232,13 @@ def test_files_that_are_no_recording_are_refused(tmp_path):
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match="`path` must be a recording"):
         record(scripted([]), path)
+    for text in ("# Notes\n", '{"keys": 1', '{"key": "a", "request": {}}\n# Notes\n\xff\n'):
+        path.write_text(f"{text}\n", encoding="latin-1")
+        with pytest.raises(ValueError, match="`path` must be a recording"):
+            record(scripted([]), path)
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"`path` must be a recording with replies, but .* none"):
+        replay(path)
     with pytest.raises(FileNotFoundError):
         replay(tmp_path / "none.jsonl")
 

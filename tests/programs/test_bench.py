@@ -90,10 +90,12 @@ def test_a_child_begins_where_its_parent_ended(desk):
 
     first = told(SOURCE, np.zeros((0, 32), np.uint8), 0)
     met = np.asarray(first.extra["identity"])
-    assert REASONS[int(told(SOURCE, met, 0).failure[0])] == "duplicate"
-    again, grown = told(SOURCE, met, 1), told(wider, met, 1)
-    assert not np.array_equal(again.extra["identity"], met)
-    assert float(again.extra["curve"][0, 0]) < float(first.extra["curve"][0, 0])
+    for parent in (0, 1):
+        copy = told(SOURCE.replace("Model", "Net"), met, parent)
+        assert REASONS[int(copy.failure[0])] == "duplicate"
+    tanh = SOURCE.replace("relu", "tanh")
+    on, grown = told(tanh, met, 1), told(wider, met, 1)
+    assert float(on.extra["curve"][0, 0]) < float(first.extra["curve"][0, 0])
     assert float(grown.fitness[0]) >= 0
     parent, child, other = memory.values()
     names = [f"Dense/{n}/{name}" for n in range(3) for name in ("kernel", "bias")]
@@ -126,6 +128,28 @@ def test_how_many_train_at_a_time_goes_by_the_device_or_the_setting(
 def test_a_negative_number_at_a_time_is_refused():
     with pytest.raises(ValueError, match="`together` must be at least 1"):
         bench(LESSON, Training(together=-1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"runs": 0}, "`runs` must be at least 1, but got 0"),
+        ({"learning_rate": -0.1}, "`learning_rate` must be positive, but got -0.1"),
+        ({"learning_rate": np.nan}, "`learning_rate` must be positive, but got nan"),
+        ({"deadline": 0.0}, "`deadline` must be positive, but got 0.0"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_at_once(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        bench(LESSON, TRAINING._replace(**wrong), level="process")
+    with pytest.raises(ValueError, match="`workers` must be at least 1, but got 0"):
+        bench(LESSON, TRAINING, level="process", workers=0)
+
+
+@pytest.mark.parametrize("batch", [0, 1000])
+def test_a_batch_that_is_empty_or_larger_than_the_data_is_refused_at_once(batch):
+    with pytest.raises(ValueError, match=f"`batch` .* from 1 to the 120 .* but got {batch}"):
+        classification(WAVES, batch=batch)
 
 
 def test_a_level_that_does_not_exist_is_refused_at_once():

@@ -40,7 +40,7 @@ def by_hand(layout, parent):
 
 
 def test_arrays_of_equal_name_and_shape_are_taken_over():
-    parent = Weights(PARENT, np.arange(12, dtype=np.float32))
+    parent = Weights("p", PARENT, np.arange(12, dtype=np.float32))
     np.testing.assert_array_equal(inherited(CHILD, parent), by_hand(CHILD, parent))
     assert np.isfinite(inherited(CHILD, parent)).sum() == 8
 
@@ -48,7 +48,7 @@ def test_arrays_of_equal_name_and_shape_are_taken_over():
 def test_what_is_not_finite_or_has_no_parent_is_drawn(monkeypatch):
     values = np.arange(12, dtype=np.float32)
     values[[0, 10]] = np.inf, np.nan
-    begun = inherited(CHILD, Weights(PARENT, values))
+    begun = inherited(CHILD, Weights("p", PARENT, values))
     assert (
         np.isnan(begun).tolist() == [True] * 3 + [True] + [False] * 5 + [True, False] + [True] * 4
     )
@@ -102,52 +102,79 @@ def test_arrays_are_named_by_type_and_number_of_their_layers():
 
 
 def check(sources):
-    """`conv 3`: a program with one convolution of three weights."""
+    """`conv 3 ab # as ever`: a program with one convolution of three weights, and a remark."""
     return [_verdict(source) for source in sources]
 
 
 def _verdict(source):
-    kind, size = source.split()
+    program = source.partition(" #")[0]
+    kind, size, *_ = program.split()
     return Verdict(
         True,
         None,
         "",
         int(size),
-        identity=hashlib.sha256(source.encode()).hexdigest(),
+        identity=hashlib.sha256(program.encode()).hexdigest(),
         layout=((f"{kind}/0/kernel", (int(size),)),),
-        programs={"init": source.encode()},
+        programs={"init": program.encode()},
     )
 
 
 def train(programs, steps, starts):
-    """Learns by adding one to weights that begin at zero; the best weight is the score."""
-    ended = [np.nan_to_num(start) + 1 for start in starts]
+    """Learns by adding the length of its name to weights that begin at zero; the best is the score."""
+    lengths = [len("".join(one["init"].decode().split()[2:])) for one in programs]
+    ended = [
+        np.nan_to_num(start) + 1 + length for start, length in zip(starts, lengths, strict=True)
+    ]
     return [Score(float(w.max()), 0.0, steps, curve=(1.0,), weights=w) for w in ended]
 
 
 def told(judge, sources, parents, met):
+    pairs = [parent if isinstance(parent, tuple) else (parent, 0) for parent in parents]
     asked = Asked(
         jnp.asarray(pages(sources)),
         jnp.full(len(sources), -1, jnp.int32),
-        jnp.asarray([[parent, 0] for parent in parents], jnp.int32),
+        jnp.asarray(pairs, jnp.int32),
     )
     return judge.evaluate(KEY, asked, np.array(met, np.uint8).reshape(-1, 32))
+
+
+def reasons(measured):
+    return [REASONS[code] for code in measured.failure.tolist()]
 
 
 def test_a_program_counts_anew_with_weights_of_another_parent():
     memory = {}
     judge = Judge(check, train, steps=5, seeds=["conv 3"], memory=memory)
-    first = told(judge, ["conv 3", "dense 3", "conv 3"], [0, 0, 0], [])
-    assert [REASONS[code] for code in first.failure.tolist()] == ["", "", "duplicate"]
+    first = told(judge, ["conv 3", "conv 3 ab", "dense 3", "conv 3"], [0, 0, 0, 0], [])
+    assert reasons(first) == ["", "", "", "duplicate"]
     met = np.asarray(first.extra["identity"])
     assert met[0].tobytes() == hashlib.sha256(b"conv 3").digest()
-    second = told(judge, ["conv 3", "conv 3", "conv 4", "conv 3", "conv 3"], [1, 2, 1, 3, 0], met)
-    reasons = [REASONS[code] for code in second.failure.tolist()]
-    assert reasons == ["", "duplicate", "", "duplicate", "duplicate"]
-    assert second.fitness.tolist()[::2] == [2, 1, -np.inf]
-    assert len(memory) == 4
-    third = told(judge, ["conv 3"], [4], [*met, *np.asarray(second.extra["identity"])])
-    assert third.fitness.tolist() == [3]
+    sources = ["conv 3 a", "conv 3 a", "conv 3 a", "conv 4", "conv 3 a"]
+    second = told(judge, sources, [1, 2, 1, 1, 3], met)
+    assert reasons(second) == ["", "", "duplicate", "", ""]
+    assert second.fitness.tolist() == [1 + 2, 3 + 2, -np.inf, 1, 2]
+    assert len(memory) == 3 + 4
+    third = told(judge, ["conv 3"], [6], [*met, *np.asarray(second.extra["identity"])])
+    assert third.fitness.tolist() == [6]
+
+
+def test_a_copy_of_a_parent_is_a_duplicate_whatever_it_would_begin_with():
+    memory = {}
+    judge = Judge(check, train, steps=5, seeds=["conv 3"], memory=memory)
+    first = told(judge, ["conv 3", "dense 3"], [0, 0], [])
+    met = [*np.asarray(first.extra["identity"])]
+    child = told(judge, ["conv 3 a"], [1], met)
+    met += [*np.asarray(child.extra["identity"])]
+    copies = ["conv 3", "conv 3 # new words", "conv 3 a", "conv 3 a", "conv 3", "dense 3", "conv 3"]
+    parents = [1, 1, 3, (3, 1), (3, 1), (3, 2), 0]
+    again = told(judge, copies, parents, met)
+    assert reasons(again) == ["duplicate"] * len(copies)
+    assert again.cost.tolist() == [0] * len(copies)
+    assert len(memory) == 3
+    crossed = told(judge, ["conv 3 ab", "conv 3 ab"], [(3, 1), (3, 2)], met)
+    assert reasons(crossed) == ["", "duplicate"]
+    assert crossed.fitness.tolist()[0] == child.fitness.tolist()[0] + 3
 
 
 def test_another_judge_with_the_same_memory_says_the_same():
@@ -156,9 +183,9 @@ def test_another_judge_with_the_same_memory_says_the_same():
     met = np.asarray(first.extra["identity"])
     for _ in range(2):
         judge = Judge(check, train, steps=5, seeds=["conv 3"], memory=memory)
-        scores.append(told(judge, ["conv 3", "conv 5"], [1, 1], met))
+        scores.append(told(judge, ["conv 3 a", "conv 5"], [1, 1], met))
     jax.tree.map(np.testing.assert_array_equal, *scores)
-    assert scores[0].fitness.tolist() == [2, 1]
+    assert scores[0].fitness.tolist() == [3, 1]
 
 
 def test_without_a_memory_nothing_is_inherited():

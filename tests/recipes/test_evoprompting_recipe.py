@@ -274,6 +274,11 @@ def test_the_local_model_is_held_to_a_grammar_unless_told_otherwise(
         ("edits=maybe", ("edits", "maybe")),
         ("grammar=some", ("`grammar`", "'some'")),
         ("samples=0", ("`samples`", "0")),
+        ("temperatures=0.5,-1", ("`temperatures`", "not negative", "-1")),
+        ("threshold=nan", ("`threshold`", "positive", "nan")),
+        ("max_tokens=0", ("`max_tokens`", "at least 1", "0")),
+        ("timeout=0", ("`timeout`", "positive", "0")),
+        (f"replay={__file__}", ("`path` must be a recording", "test_evoprompting_recipe.py")),
     ],
 )
 def test_settings_that_cannot_be_are_refused(desk, refused, setting, words, tmp_path):

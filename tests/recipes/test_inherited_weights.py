@@ -12,6 +12,8 @@ from jaxnas.programs.judge import Score
 from jaxnas.programs.sandbox.verdict import Verdict
 from jaxnas.recipes import programs
 from jaxnas.recipes.weights import KeptWeights
+from jaxnas.runs import drive
+from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.store import create, open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -86,7 +88,56 @@ def test_children_go_on_from_their_parents_and_so_does_a_killed_run(said, killed
     assert resumed.candidates() == whole.candidates()
     assert resumed.steps() == whole.steps()
     assert resumed.results() == whole.results()
-    assert kept(resumed) == learned
+    assert learned.items() <= kept(resumed).items()
+
+
+LONG = (*TINY, "--key=5", "--set=inherit=yes", "--set=evaluations=28", "--set=cells=4")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A run of seven steps, and the elites of each of its states by their identities."""
+    folder, elites = tmp_path_factory.mktemp("long") / "run", []
+
+    class Watched(Checkpoints):
+        """Looks at what is saved."""
+
+        def save(self, step, state):
+            networks, met, found = state.closed.searcher.networks, np.asarray(state.met), set()
+            for seed in range(2):
+                for cell in range(4):
+                    if np.isfinite(networks.fitness[seed, cell]):
+                        serial = int(networks.genotypes.serial[seed, cell])
+                        found.add(bytes(met[seed, serial - 1]).hex())
+            elites.append(found)
+            super().save(step, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "bench", lambda *_, **__: Bench(check, train))
+        patch.setattr(drive, "Checkpoints", Watched)
+        main([*LONG, "--out", str(folder), "--json"])
+    return open_run(folder), elites
+
+
+def test_weights_stay_as_long_as_a_state_that_can_be_gone_back_to_has_the_elite(long):
+    run, elites = long
+    assert len(elites) == 7
+    assert {name.removesuffix(".npz") for name in kept(run)} == set().union(*elites[-3:])
+    assert not set().union(*elites) <= set().union(*elites[-3:]), "nobody was replaced"
+
+
+def test_a_run_finds_its_weights_where_it_goes_on_from_the_older_checkpoint(long, killed, tmp_path):
+    """Step 5 goes on from elites of step 4 that were no longer any after it."""
+    folder = tmp_path / "run"
+    killed(*LONG, "--out", str(folder), step=6)
+    for path in (folder / "state" / "5").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    main(["resume", str(folder), "--json"])
+    whole, resumed = long[0], open_run(folder)
+    assert resumed.candidates() == whole.candidates()
+    assert resumed.results() == whole.results()
+    assert set(kept(whole)) <= set(kept(resumed))
 
 
 def test_without_it_no_weights_are_kept(said, tmp_path):
@@ -107,11 +158,24 @@ def test_weights_come_back_from_the_folder_of_a_run_bit_for_bit(tmp_path):
     with create(tmp_path / "run", {}) as run:
         memory.attach(run)
         values = np.array([1 / 3, -0.0, 1e-45], np.float32)
-        memory["0" * 64] = Weights((("Dense/0/kernel", (3, 1)),), values)
+        memory["0" * 64] = Weights("ab", (("Dense/0/kernel", (3, 1)),), values)
         other = KeptWeights()
         other.attach(run)
     told = other.get("0" * 64)
-    assert told.layout == (("Dense/0/kernel", (3, 1)),)
+    assert (told.program, told.layout) == ("ab", (("Dense/0/kernel", (3, 1)),))
     assert (told.values.dtype, told.values.tobytes()) == (np.float32, values.tobytes())
     assert other.get("1" * 64) is None
-    assert [file.name for file in (run.folder / "weights").iterdir()] == [f"{'0' * 64}.npz"]
+    assert list(kept(run)) == [f"{'0' * 64}.npz"]
+
+
+def test_weights_go_when_three_states_did_without_them(tmp_path):
+    memory = KeptWeights()
+    with create(tmp_path / "run", {}) as run:
+        memory.attach(run)
+    for name in "abc":
+        memory[name] = Weights("p", (("Dense/0/bias", (1,)),), np.ones(1, np.float32))
+    told = []
+    for needed in ["ab", "b", "b", "b", "a", "", "", ""]:
+        memory.keep(needed)
+        told.append("".join(name[0] for name in kept(run)))
+    assert told == ["abc", "abc", "ab", "b", "b", "b", "", ""]

@@ -23,6 +23,7 @@ from jaxnas.runs.store import open_run
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "cell_table")
 SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "scripted"}
+CODE = {"problem": "code", "data": "mnist1d", "proposer": "random"}
 
 
 def speak(request):
@@ -126,6 +127,35 @@ def test_a_run_whose_budget_ends_is_judged_and_goes_on_with_more(serve, said, tm
     assert resumed.results() == whole.results()
     assert len(resumed.calls()) == 12
     assert "Ended early" not in (folder / "report.html").read_text()
+
+
+def test_a_replay_ends_where_a_budget_that_counted_retries_did(
+    monkeypatch, said, refused, tmp_path
+):
+    """Three of twelve requests were turned down once: nine replies, the third generation is lost."""
+    answered = set()
+
+    def answer(request):
+        if request.seed % 3 or request.seed in answered or len(answered) == 3:
+            return speak(request)
+        answered.add(request.seed)
+        return ModelError("limited", "busy", status=429, free=True)
+
+    monkeypatch.setattr(llm, "endpoint", lambda url, model, **_: scripted(answer, model=model))
+    first = run(tmp_path / "first", requests="12", **SERVED)
+    assert sum(call.outcome == "limited" for call in first.calls()) == 3
+    assert first.meta()["status"] == "ended early"
+    words = ("run", "llmatic", "--preset", "tiny", f"--set=replay={first.folder}/replies.jsonl")
+    facts = said(*words, "--key", "5", "--out", str(tmp_path / "again"))
+    again = open_run(tmp_path / "again")
+    assert "12 of `requests`=12 are used" in facts["warnings"][0]
+    assert candidates(again) == candidates(first)
+    assert again.results() == first.results()
+    assert {name: again.meta()[name] for name in ("status", "early")} == {
+        name: first.meta()[name] for name in ("status", "early")
+    }
+    error = refused(*words, "--key", "6", "--out", str(tmp_path / "other"))
+    assert "has no reply of 'scripted' to the request" in error
 
 
 def test_settings_that_say_what_is_searched_stay_when_a_run_goes_on(serve, refused, tmp_path):
@@ -267,11 +297,18 @@ def test_without_a_model_it_is_said_how_to_give_one(monkeypatch):
     ("settings", "message"),
     [
         ({"evaluations": 7, "batch": 2}, "`evaluations` must be a positive multiple of `batch`"),
+        ({"batch": 0}, "`batch` must be at least 1, but got 0"),
+        ({"cells": 0}, "`cells` must be at least 1, but got 0"),
+        ({"rivals": -1}, "`rivals` must be at least 0, but got -1"),
+        ({"max_tokens": -1}, "`max_tokens` must be at least 0, but got -1"),
         ({"edits": True}, "`edits` are of programs"),
         ({"problem": "maze"}, "`problem` must be .* but got 'maze'"),
         ({"grammar": "latin"}, "`grammar` must be auto, yes or no, but got 'latin'"),
         ({"proposer": "monkey"}, "`proposer` must be llm or random, but got 'monkey'"),
         ({"proposer": "random", "ablation": "all"}, "`ablation` must be one of none"),
+        ({"proposer": "random", "mutation": 2.0}, "`mutation` must be from 0 to 1, but got 2.0"),
+        ({**CODE, "flops_low": 1e9}, "`axes` must have `low` < `high`, but 'FLOPs' goes from"),
+        ({**CODE, "optimizer": "adam"}, "`optimizer` must be one of adamw, sgd, but got 'adam'"),
         ({"proposer": "random", "data": "mars"}, "`dataset` must be one of cifar10"),
     ],
 )

@@ -1,8 +1,11 @@
 """The model a recipe asks: who answers, what is kept, what is counted."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
-from jaxnas.llm import BudgetError, Completion, ModelError, ask_all, scripted
+from jaxnas.llm import BudgetError, Completion, ModelError, ask_all, attempts, scripted
 from jaxnas.recipes import llm
 from jaxnas.recipes.llm import HOW, ModelConfig, connect
 from jaxnas.runs import create
@@ -102,6 +105,30 @@ def test_a_reply_that_was_kept_is_not_charged_again(server, tmp_path):
         assert isinstance(say(second, seed=3), BudgetError)
         assert say(second, seed=2) == "reply 2"
         assert len(run.calls()) == 2
+
+
+def test_a_recording_knows_neither_budget_nor_retries(monkeypatch, tmp_path):
+    """What was refused the first time and what came back at the second count as one."""
+    broken = ModelError("server", "broke", status=500, retry_after=0.0)
+    lines = iter(["one", broken, "two", broken, broken])
+    monkeypatch.setattr(llm, "endpoint", lambda *_, **__: scripted(lambda request: next(lines)))
+    monkeypatch.setattr(llm, "attempts", partial(attempts, backoff=0.0))
+    config = replace(SERVED, requests=5)
+    with create(tmp_path / "run", {}) as run:
+        line = connect(config)
+        line.attach(run)
+        live = [say(line, seed=seed) for seed in range(3)]
+    assert live[:2] == ["one", "two"]
+    assert isinstance(live[2], BudgetError)
+    path = str(tmp_path / "run" / "replies.jsonl")
+    for requests in (0, 1, 5):
+        with create(tmp_path / f"again{requests}", {}) as run:
+            line = connect(ModelConfig(replay=path, requests=requests, money=1.0))
+            line.attach(run)
+            again = [say(line, seed=seed) for seed in range(3)]
+            assert again[:2] == live[:2]
+            assert str(again[2]) == str(live[2])
+            assert [call.outcome for call in run.calls()] == ["ok", "ok"]
 
 
 def test_money_needs_prices(server):
