@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOUNDATIONS = ("core", "data", "nn", "llm", "runs", "train", "evolve", "cells", "recipes", "report")
+FOUNDATIONS = (
+    "core", "data", "nn", "llm", "runs", "train", "evolve", "cells", "recipes", "report", "cli",
+)  # fmt: skip
 
 
 def main() -> int:

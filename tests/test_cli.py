@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxnas.cli import _pruned, main
+from jaxnas.cli import main
+from jaxnas.cli.compilation_cache import _pruned
 from jaxnas.recipes import RECIPES
 from jaxnas.runs.store import open_run
 

@@ -1,29 +1,27 @@
-"""The command line: `jaxnas list | run | train | resume | export | report | describe | ...`.
+"""What is typed after `jaxnas`: the commands, their options and what each of them does.
 
 Wrong input exits with code 2 and one clear line on stderr. JAX is imported only by the commands
 that compute, so that `--help` answers at once.
 """
 
 import argparse
-import contextlib
 import difflib
 import json
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jaxnas import __version__
+from jaxnas.cli.compilation_cache import cache_compilation
+from jaxnas.cli.ctrl_c import stoppable
+from jaxnas.cli.display import progress, show_facts, show_outcome, show_table
 from jaxnas.recipes import RECIPES
 
 # Spaces of `describe`, with the channels and layers of their papers.
 SPACES = {"nas_bench_201": (16, 5), "darts": (36, 20), "nasnet": (36, 20)}
-STOPPED = threading.Event()  # by Ctrl-C
 MISSING = {"qdax": "pip install --no-deps qdax==0.5.0"}
 
 
@@ -37,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     args, unknown = top.parse_known_args(argv)
     try:
         _refuse(unknown, top, args.parser)
-        with _stoppable():
+        with stoppable():
             args.command(args)
     except KeyboardInterrupt:
         where = getattr(args, "out", None) or getattr(args, "run", "")
@@ -51,27 +49,6 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"jaxnas: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-@contextlib.contextmanager
-def _stoppable() -> Generator[None]:
-    """Inside, Ctrl-C ends the command at once, or with the next step of the run.
-
-    What is raised while a library calls back, or collects garbage, is printed and lost.
-    """
-
-    def stop(*_: object) -> None:
-        STOPPED.set()
-        raise KeyboardInterrupt
-
-    STOPPED.clear()
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, stop) if main_thread else None
-    try:
-        yield
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,7 +164,9 @@ def _list(args: argparse.Namespace) -> None:
         rows = {name: {"title": e.title, "paper": e.paper} for name, e in RECIPES.items()}
         print(json.dumps(rows))
         return
-    _table(("recipe", "what it is", "paper"), [(n, e.title, e.paper) for n, e in RECIPES.items()])
+    show_table(
+        ("recipe", "what it is", "paper"), [(n, e.title, e.paper) for n, e in RECIPES.items()]
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -197,7 +176,7 @@ def _run(args: argparse.Namespace) -> None:
     config = conduct.configure(args.recipe, args.preset, settings)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     args.out = args.out or Path("runs") / f"{args.recipe}-{args.preset}-{stamp}"
-    _cache_compilation()
+    cache_compilation()
     outcome = conduct.start(
         args.recipe,
         config,
@@ -205,9 +184,9 @@ def _run(args: argparse.Namespace) -> None:
         preset=args.preset,
         seeds=args.seeds,
         key=args.key,
-        progress=_progress,
+        progress=progress,
     )
-    _show(outcome, as_json=args.json)
+    show_outcome(outcome, as_json=args.json)
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -224,7 +203,7 @@ def _train(args: argparse.Namespace) -> None:
     config = training.configure(args.space, args.genotype, args.preset, settings, args.data)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     args.out = args.out or Path("runs") / f"train-{args.space}-{args.preset}-{stamp}"
-    _cache_compilation()
+    cache_compilation()
     from jaxnas.recipes import training_run
 
     outcome = training_run.start(
@@ -233,13 +212,13 @@ def _train(args: argparse.Namespace) -> None:
         preset=args.preset,
         seeds=args.seeds,
         key=args.key,
-        progress=_progress,
+        progress=progress,
     )
     if args.export:
         from jaxnas.recipes.export import export
 
         export(args.out, args.export)
-    _show(outcome, as_json=args.json)
+    show_outcome(outcome, as_json=args.json)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -247,7 +226,7 @@ def _export(args: argparse.Namespace) -> None:
     from jaxnas.recipes.export import FILES, export
     from jaxnas.runs.store import open_run
 
-    _cache_compilation()
+    cache_compilation()
     run = open_run(args.run)
     recipe = run.config.get("recipe")
     if recipe == training.NAME:
@@ -259,7 +238,7 @@ def _export(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{args.run} is a run of {recipe}, which has nothing to export; train what it found first."
         )
-    _facts({file.name: str(file) for file in files}, as_json=args.json)
+    show_facts({file.name: str(file) for file in files}, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace) -> None:
@@ -267,107 +246,10 @@ def _resume(args: argparse.Namespace) -> None:
     from jaxnas.runs.store import open_run
 
     settings = dict(_setting(text) for text in args.set)
-    _cache_compilation()
+    cache_compilation()
     trained = open_run(args.run).config.get("recipe") == training.NAME
     resume = training_run.resume if trained else conduct.resume
-    _show(resume(args.run, settings, progress=_progress), as_json=args.json)
-
-
-def _progress(steps: int, label: str) -> Any:
-    from jaxnas.runs.progress import Progress
-
-    return Progress(steps, label, stopped=STOPPED.is_set)
-
-
-def _show(outcome: Any, *, as_json: bool) -> None:
-    from jaxnas.report import report
-    from jaxnas.report.source import is_source, short
-    from jaxnas.runs.rows import to_json
-
-    page = report([outcome.run.folder], outcome.run.folder / "report.html")
-    config, best = outcome.run.config, outcome.best if outcome.found else None
-    warnings = [*_early(outcome), *_barren(outcome), *_collapse(outcome), *_dead(outcome)]
-    for warning in warnings:
-        print(f"jaxnas: warning: {warning}", file=sys.stderr)
-    facts = {
-        "recipe": config["recipe"],
-        "preset": config["preset"],
-        "seeds": config["seeds"],
-        "best": best and best.genotype,
-        "fitness": best and best.metrics["fitness"],
-        "fitness_label": outcome.run.meta()["fitness_label"],
-        "metrics": best and best.metrics,
-        "evaluations": outcome.evaluations,
-        "seconds": round(outcome.seconds, 3),
-        "run": str(outcome.run.folder),
-        "report": str(page),
-        "found": [{"seed": r.seed, "genotype": r.genotype, **r.metrics} for r in outcome.found],
-        "random": [{"genotype": r.genotype, **r.metrics} for r in outcome.random],
-        "warnings": warnings,
-    }
-    if as_json:
-        print(to_json(facts))
-        return
-    others = [r for r in outcome.run.results() if r.kind not in ("found", "random")]
-    judged = [*outcome.found, *outcome.random, *others]
-    names = list(judged[0].metrics)[:2] if judged else []  # fitness, and what is reported
-    rows = [
-        (str(r.kind), short(r.genotype), *(_number(r.metrics.get(name)) for name in names))
-        for r in judged
-    ]
-    _table(("", str(outcome.run.meta().get("noun", "cell")), *names), rows)
-    print(f"fitness: {facts['fitness_label']}")
-    if best and is_source(best.genotype):
-        print(f"source of the best: jaxnas export {outcome.run.folder} --out best.py")
-    print(f"{outcome.evaluations} evaluations in {outcome.seconds:.1f} s; see {page}")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"  # the ledger keeps what is not finite as null
-
-
-def _early(outcome: Any) -> list[str]:
-    if not outcome.early:
-        return []
-    run = outcome.run
-    return [
-        f"the search ended early, after {run.last()} of {run.meta()['steps']} steps: {outcome.early} "
-        f"What it had found by then is judged. With more to spend it goes on: jaxnas resume "
-        f"{run.folder} --set NAME=VALUE"
-    ]
-
-
-def _barren(outcome: Any) -> list[str]:
-    seeds = [str(seed) for seed in outcome.run.barren()]
-    if not seeds:
-        return []
-    why = ", ".join(f"{count} {reason}" for reason, count in outcome.run.failures().items())
-    return [
-        f"nothing was found by seed {', '.join(seeds)}: none of its candidates could be measured"
-        f"{f' (failures of all seeds: {why})' if why else ''}"
-    ]
-
-
-def _collapse(outcome: Any) -> list[str]:
-    told = [row for row in outcome.run.steps() if "collapsed" in row.metrics]
-    last = told[-outcome.run.config["seeds"] :]
-    seeds = [str(row.seed) for row in last if row.metrics.get("collapsed")]
-    if not seeds:
-        return []
-    return [
-        f"the search collapsed for seed {', '.join(seeds)}: skip connections lead on more than "
-        f"half of the edges, or no edge leads to an operation with weights"
-    ]
-
-
-def _dead(outcome: Any) -> list[str]:
-    seeds = [str(row.seed) for row in outcome.found if not row.metrics.get("connected", True)]
-    if not seeds:
-        return []
-    return [
-        f"nothing reaches the output of what was found by seed {', '.join(seeds)}: such a cell can "
-        f"only guess"
-    ]
+    show_outcome(resume(args.run, settings, progress=progress), as_json=args.json)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -387,7 +269,7 @@ def _describe(args: argparse.Namespace) -> None:
             raise ValueError(f"`--{name}` must be at least 1, but got {getattr(args, name)}.")
     shape = {"classes": args.classes, "channels": args.channels, "layers": args.layers}
     describe = _nas_bench_201 if args.space == "nas_bench_201" else _darts
-    _facts({"space": args.space, **describe(args, shape)}, as_json=args.json)
+    show_facts({"space": args.space, **describe(args, shape)}, as_json=args.json)
 
 
 def _nas_bench_201(args: argparse.Namespace, shape: dict[str, int]) -> dict[str, Any]:
@@ -434,7 +316,7 @@ def _data(args: argparse.Namespace) -> None:
         print(json.dumps({row.name: row._asdict() for row in rows}, default=str))
         return
     here = [(r.name, "yes" if r.here else "no", r.where if r.here else r.how) for r in rows]
-    _table(("data set", "here", "where it is, or how to get it"), here)
+    show_table(("data set", "here", "where it is, or how to get it"), here)
 
 
 def _doctor(args: argparse.Namespace) -> None:
@@ -450,7 +332,7 @@ def _doctor(args: argparse.Namespace) -> None:
             facts[name] = version(name)
         except PackageNotFoundError:
             facts[name] = f"missing: {MISSING.get(name, 'pip install ' + name)}"
-    facts["compilation cache"] = _cache_compilation()
+    facts["compilation cache"] = cache_compilation()
     if find_spec("jaxnas.programs"):
         from jaxnas.programs.sandbox import isolation
 
@@ -458,7 +340,7 @@ def _doctor(args: argparse.Namespace) -> None:
         facts["sandbox"] = isolation.reached(isolation.resolve("auto"))
         facts["sandbox levels missing"] = "; ".join(missing) or "none"
     facts["data sets missing"] = ", ".join(r.name for r in survey() if not r.here) or "none"
-    _facts(facts, as_json=args.json)
+    show_facts(facts, as_json=args.json)
 
 
 def _sandbox(args: argparse.Namespace) -> None:
@@ -471,7 +353,7 @@ def _sandbox(args: argparse.Namespace) -> None:
         [verdict] = pool.check([source])
     facts = verdict._replace(seconds=round(verdict.seconds, 3))._asdict()
     del facts["programs"], facts["layout"]
-    _facts(facts, as_json=args.json)
+    show_facts(facts, as_json=args.json)
     if not verdict.ok:
         raise SystemExit(1)
 
@@ -481,57 +363,3 @@ def _cite(args: argparse.Namespace) -> None:
         raise ValueError(f"Unknown recipe {args.recipe!r}; there are {', '.join(RECIPES)}.")
     for name in [args.recipe] if args.recipe else RECIPES:
         print(RECIPES[name].bibtex)
-
-
-def _cache_compilation() -> str:
-    """Keeps compiled programs between processes, unless the user has chosen a place."""
-    import jax
-
-    from jaxnas.data.dataset import cache_folder
-
-    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    folder = chosen or str(cache_folder() / "jax")
-    if not chosen:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        _pruned(Path(folder), 2 * 2**30)
-    return folder
-
-
-def _pruned(folder: Path, most: int) -> None:
-    """Removes the oldest programs beyond so many bytes.
-
-    Once a process: JAX's own limit looks at every file before it writes one, under a lock.
-    """
-    with contextlib.suppress(OSError):  # another process prunes
-        files = [(file.stat(), file) for file in folder.glob("*-cache")]
-        excess = sum(facts.st_size for facts, _ in files) - most
-        if excess <= 0:
-            return
-        for facts, file in sorted(files, key=lambda pair: pair[0].st_mtime):
-            file.unlink(missing_ok=True)
-            excess -= facts.st_size
-            if excess <= 0:
-                return
-
-
-def _facts(facts: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        _table(("", ""), [(name, str(value)) for name, value in facts.items()])
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in head:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console(soft_wrap=False).print(table)
-
-
-if __name__ == "__main__":
-    main()

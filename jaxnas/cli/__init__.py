@@ -1,0 +1,3 @@
+"""The command line: `jaxnas list | run | train | resume | export | report | describe | ...`."""
+
+from jaxnas.cli.command_line import main as main, parser as parser
