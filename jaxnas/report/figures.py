@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxnas.report.view import COLOURS, FAINT, Series, is_none
 
@@ -103,10 +104,19 @@ def training(lines: Sequence[Line], references: Sequence[Line], *, x: str, y: st
     axes.set(xlabel=x, ylabel=y)
     if all((line.mid > 0).all() for line in [*lines, *references]):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        numbered(axes.yaxis)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
     return to_svg(figure)
+
+
+def numbered(axis: Axis) -> None:
+    """Plain numbers at an axis that is a logarithm, the fewer to a decade the more decades there are."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 @mpl.rc_context(STYLE)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxnas.report.figures import STYLE, WIDTH, to_svg
+from jaxnas.report.figures import STYLE, WIDTH, numbered, to_svg
 from jaxnas.report.html import Markup, figure, join, number, table
 from jaxnas.report.view import COLOURS, View
 
@@ -65,5 +65,6 @@ def picture(
     panel.scatter(*front[:, 1:].T, s=22, facecolors="none", edgecolors=COLOURS[1], linewidths=1.4)
     if points[:, 1].min() > 0 and points[:, 1].max() > 20 * points[:, 1].min():
         panel.set_xscale("log")
+        numbered(panel.xaxis)
     panel.set(xlabel=axes[0], ylabel=axes[1])
     return to_svg(drawn)

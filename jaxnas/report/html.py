@@ -79,11 +79,16 @@ def join(children: Iterable[str]) -> Markup:
 
 
 def number(value: object) -> str:
-    """A value for reading: two decimals from 1 up, three digits below, a dash for nothing."""
+    """A value for reading: two decimals from 1 up, three digits below, a dash for nothing.
+
+    Whole numbers from 100 up are counts.
+    """
     if value is None or value != value:
         return "-"
     if not isinstance(value, float):
         return str(value)
+    if abs(value) >= 100 and value.is_integer():
+        return f"{value:,.0f}"
     return f"{value:.2f}" if 1 <= abs(value) < 1e5 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""Where the best candidate comes from: its ancestors, and what each step changed."""
+"""Where what was found comes from: its ancestors, and what each step changed."""
 
 import itertools
 import textwrap
@@ -14,23 +14,25 @@ from matplotlib.ticker import MaxNLocator
 from jaxnas.report.figures import STYLE, WIDTH, to_svg
 from jaxnas.report.html import Markup, figure, join, number, table, tag
 from jaxnas.report.source import changes, code, diff, is_source, short
-from jaxnas.report.view import COLOURS, View
+from jaxnas.report.view import COLOURS, View, answer
 from jaxnas.runs.lineage import Kin, births, lineage
 
 _DOTS, _LISTED, _NEAR = 1_500, 40, (0.04, 0.07)
 
 
 def ancestry(one: View) -> Markup | str:
-    """The best candidate's tree, and the way from founder to it; nothing where nobody has parents."""
-    best = one.run.top(1)
-    family = lineage(one.run, best[0][0]) if best else []
-    if len(family) < 2:
+    """The tree of what was found, and the way from founder to it; nothing where nobody has parents."""
+    found = answer(one)
+    named = found and one.run.named(found.genotype, found.seed)
+    best = named or next((tried for tried, _ in one.run.top(1)), None)
+    family = lineage(one.run, best) if best else []
+    if not best or len(family) < 2:
         return ""
     line = chain(family)
-    seed, everyone = best[0][0].seed, births(one.run, best[0][0].seed)
-    svg = tree(family, line, everyone, y=_searched(one))
+    svg = tree(family, line, births(one.run, best.seed), y=_searched(one))
+    what = "The best program found" if named else "The best candidate measured"
     said = (
-        f"The best candidate measured, #{family[0].serial} of seed {seed}, and its ancestors, "
+        f"{what}, #{family[0].serial} of seed {best.seed}, and its ancestors, "
         f"numbered in the order in which the search asked for them. Coloured: from first parent to "
         f"first parent; dashed: other parents; grey: everyone else."
     )

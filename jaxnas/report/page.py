@@ -18,8 +18,8 @@ from jaxnas.report.lineage import ancestry
 from jaxnas.report.source import code, is_source, short
 from jaxnas.report.tables import candidates, compared, results, values
 from jaxnas.report.validity import validity
-from jaxnas.report.view import View, graphs, view
-from jaxnas.runs.rows import Curve, Result
+from jaxnas.report.view import View, answer, graphs, view
+from jaxnas.runs.rows import Curve
 
 _TRAINING = "training/"
 _SPREAD = "Median over seeds; the band holds the middle half of them."
@@ -179,10 +179,8 @@ def _listed(seeds: Sequence[int] | np.ndarray, most: int = 20) -> str:
 def _results(one: View) -> Markup | str:
     if not one.results:
         return ""
-    found = [r for r in one.results if r.kind == "found" and r.graph]
-    drawn: list[Markup] = []
-    if found:
-        best = max(found, key=_rank)
+    best, drawn = answer(one), list[Markup]()
+    if best and best.graph:
         for name, graph in graphs(best.graph).items():
             what = f"{name} {_noun(one)}".strip()
             caption = f"The best {what} found (seed {best.seed})"
@@ -198,9 +196,8 @@ def _results(one: View) -> Markup | str:
 
 def _source(one: View) -> Markup | str:
     """The program that is the answer; of a run without one, the best candidate so far."""
-    found = [r for r in one.results if r.kind == "found"]
-    tried = [] if found else one.run.top(1)
-    texts = [max(found, key=_rank).genotype] if found else [c.genotype for c, _ in tried]
+    best = answer(one)
+    texts = [best.genotype] if best else [tried.genotype for tried, _ in one.run.top(1)]
     if not texts or not is_source(texts[0]):
         return ""
     return join([tag("p", short(texts[0]), class_="soft"), code(texts[0])])
@@ -222,11 +219,6 @@ def _label(genotype: str) -> str:
     """A genotype for a legend: programs begin alike, so they go by their digests."""
     named = short(genotype)
     return named if len(named) <= 44 else named[:43] + "…"
-
-
-def _rank(result: Result) -> float:
-    fitness = result.metrics.get("fitness")
-    return fitness if isinstance(fitness, int | float) else -np.inf
 
 
 def _search(views: Sequence[View]) -> Markup | str:

@@ -47,6 +47,17 @@ class View(NamedTuple):
     colours: dict[str, str]
 
 
+def answer(one: View) -> Result | None:
+    """The best of what was found, once it is judged."""
+    found = [result for result in one.results if result.kind == "found"]
+    return max(found, key=_rank, default=None)
+
+
+def _rank(result: Result) -> float:
+    fitness = result.metrics.get("fitness")
+    return fitness if isinstance(fitness, int | float) else -np.inf
+
+
 def view(folder: Path) -> View:
     """Reads one run folder.
 

@@ -210,6 +210,15 @@ class Run:
         )
         return [(Candidate(*row[:9]), row[9]) for row in rows]
 
+    def named(self, genotype: str, seed: int) -> Candidate | None:
+        """The best measurement of a genotype in one seed, if there is any."""
+        query = (
+            "SELECT * FROM candidates WHERE genotype = ? AND seed = ? AND fitness IS NOT NULL "
+            "ORDER BY fitness DESC, step, slot LIMIT 1"
+        )
+        rows = ledger.read(self._path, query, genotype, seed)
+        return Candidate(*rows[0]) if rows else None
+
     def failed(self, n: int) -> list[Candidate]:
         """The last `n` candidates without a fitness, newest first."""
         order = "ORDER BY step DESC, seed DESC, slot DESC LIMIT ?"

@@ -177,6 +177,16 @@ def test_the_way_to_the_best_program_is_told_in_differences(tmp_path):
     assert "stroke-dasharray" in told.split("</svg>")[0]  # the other parent
 
 
+def test_the_lineage_ends_at_what_was_found_and_not_at_the_best_fitness(tmp_path):
+    run, tried = family(tmp_path / "run", [None, "1", "2", "1", "4", None])
+    with run:
+        run.put_results([Result("found", 0, tried[2].genotype, {"fitness": 2.9})])
+    page = Page(report([run.folder]).read_text())
+    assert "The best program found, #3 of seed 0, and its ancestors" in page.text
+    assert page.row("#3") == ["#3", "3.00", "2", "g3"]
+    assert not any(row[0] == "#5" for row in page.rows)
+
+
 def test_changes_are_those_of_difflib_without_file_names():
     before, after = "a\nb\nc\n", "a\nc\nd\n"
     whole = list(difflib.unified_diff(["a", "b", "c"], ["a", "c", "d"], "x", "y", lineterm=""))
@@ -302,7 +312,7 @@ def test_a_run_that_is_under_way_shows_its_best_program_so_far(tmp_path):
 
 def test_the_front_is_listed_by_size_and_hand_made_programs_are_named(tmp_path):
     run = create(tmp_path / "run", config("evoprompting", 1))
-    points = [[1, 5210, 10.0], [2, 15210, 30.0], [3, 4800, 12.0], [4, 9000, 9.0], [5, 9500, 9.5]]
+    points = [[1, 5210.0, 10.0], [2, 15210.0, 30.0], [3, 480.0, 12.0], [4, 9e5, 9.0], [5, 1e6, 9.5]]
     axes = ["trainable parameters", "error, %"]
     search = {"measured": points, "best": [1, 3, 4]}
     with run:
@@ -310,8 +320,10 @@ def test_the_front_is_listed_by_size_and_hand_made_programs_are_named(tmp_path):
     text = section(report([run.folder]).read_text(encoding="utf-8"), "Front")
     assert "3 of 5 programs" in text
     assert re.findall(r'<td class="number">(.*?)</td>', text) == [
-        *("3", "4800", "12.00"),
-        *("1 (hand-made)", "5210", "10.00"),
-        *("4", "9000", "9.00"),
+        *("3", "480", "12.00"),
+        *("1 (hand-made)", "5,210", "10.00"),
+        *("4", "900,000", "9.00"),
     ]
-    assert "<svg" in text
+    svg = text.split("</svg>")[0]
+    assert all(f">{size}<" in svg for size in ("1,000", "3,000", "10,000", "100,000", "1,000,000"))
+    assert "$" not in svg
