@@ -177,9 +177,15 @@ def score(state: State) -> Float[Array, " A"]:
     return jnp.where(jnp.isnan(product), -jnp.inf, product)
 
 
-def best(state: State) -> UInt8[Array, " L"]:
-    """The page of the highest score, seeds included."""
-    return state.pages[jnp.argmax(score(state))]
+def best(state: State, threshold: float) -> Int[Array, ""]:
+    """The row of the highest score among those that survive, seeds included.
+
+    Args:
+      state: of the search.
+      threshold: see `Settings`; where nothing survives, all are looked at.
+    """
+    scores, alive = score(state), state.error < threshold
+    return jnp.argmax(jnp.where(alive | ~alive.any(), scores, -jnp.inf))
 
 
 def front(state: State) -> list[int]:

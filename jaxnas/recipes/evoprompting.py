@@ -64,7 +64,7 @@ class Config(ModelConfig):
       samples: programs of a prompt.
       examples: parents in a prompt.
       survivors: that become parents.
-      threshold: error of validation, 0 to 1, from which on a program does not survive.
+      threshold: error of validation, 0 to 1, from which on a program does not survive, nor is the answer.
       temperatures: of which each prompt draws one.
       baseline: `none`, or what replaces evolution: `few_shot` (the seeds in every prompt) or
         `random_parents`.
@@ -139,7 +139,7 @@ def build(config: Config) -> System:
     seeds = [source for sources in subject.seeds.values() for source in sources]
     searcher = evoprompting(tuner, seeds, settings)
     judge, final = judges(lesson, config, seeds=seeds)
-    search = _told(tuner, distinct(searcher, judge, rows(len(seeds), settings)))
+    search = _told(tuner, settings.threshold, distinct(searcher, judge, rows(len(seeds), settings)))
     label = f"{subject.measure} of validation in {config.steps} steps on {lesson.name}, %"
     return System(
         [Leg(search, steps(len(seeds), settings))],
@@ -277,18 +277,21 @@ def _tuned(state: SoftPrompt) -> dict[str, Any]:
     return {"tuning_loss_first": state.losses[0], "tuning_loss_last": state.losses[-1]}
 
 
-def _told(tuner: Tuner, search: Search) -> Search:
-    """The same search, whose answer is the best score, with its course in `info`."""
+def _told(tuner: Tuner, threshold: float, search: Search) -> Search:
+    """The same search, whose answer is the best that survived, with its course in `info`."""
 
     def step(key: Key[Array, ""], state: Any) -> tuple[Any, dict[str, Any]]:
         state, info = search.step(key, state)
         book = state.closed.searcher
-        scores = score(book)
-        top = scores.argmax()
-        course = {"score": scores[top], "size": book.size[top], "error": 100 * book.error[top]}
+        top = best(book, threshold)
+        course = {"score": score(book)[top], "size": book.size[top], "error": 100 * book.error[top]}
         return state, info | course | tuner.course(book.tuned)
 
-    return Search(search.init, step, lambda state: best(state.closed.searcher))
+    def answer(state: Any) -> Array:
+        book = state.closed.searcher
+        return book.pages[best(book, threshold)]
+
+    return Search(search.init, step, answer)
 
 
 def _describe(extra: Any) -> dict[str, float]:

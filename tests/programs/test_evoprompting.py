@@ -28,7 +28,7 @@ from jaxnas.programs.evoprompting import (
     untuned,
 )
 from jaxnas.programs.judge import REASONS, Judge
-from jaxnas.programs.page import text, texts
+from jaxnas.programs.page import texts
 from jaxnas.programs.proposer import from_client
 
 KEY = jax.random.key(3)
@@ -166,12 +166,16 @@ def test_duplicates_failures_and_nonsense_count_and_score_nothing(whole):
     assert len({name[1] for name in names}) == len(names)
 
 
-def test_the_best_and_the_front_are_over_everything_measured(whole):
+def test_the_best_is_among_survivors_and_the_front_over_everything_measured(whole):
     trail, _ = whole
     state, found = trail[-1][1].closed.searcher, told(trail)
     good = [(size, error, serial) for serial, _, size, error, _ in found if error is not None]
-    top = min(good, key=lambda one: (one[0] * one[1], one[2]))
-    assert text(best(state)) == found[top[2] - 1][1]
+    for threshold in (SMALL.threshold, 1.0, 0.25):
+        alive = [one for one in good if one[1] < threshold]
+        top = min(alive, key=lambda one: (one[0] * one[1], one[2]))
+        assert int(best(state, threshold)) + 1 == top[2]
+    nothing = min(good, key=lambda one: (one[0] * one[1], one[2]))
+    assert int(best(state, 1e-6)) + 1 == nothing[2]
     better = [
         s
         for size, error, s in good
