@@ -85,7 +85,10 @@ def networks(
     introduction = (
         "You write neural networks in Flax. Answer with one Python code block and nothing else: "
         f"a class `Model(nn.Module)`, called as `Model()(x)`, where {shown} and the result "
-        f"[batch, {classes}] logits. Only jax, jax.numpy as jnp and flax.linen as nn are there."
+        f"[batch, {classes}] logits. Only jax, jax.numpy as jnp and flax.linen as nn are there. Dropout "
+        "and normalisation need `def __call__(self, x, train=False)`, then they are "
+        "`nn.Dropout(0.2, deterministic=not train)(x)` and "
+        "`nn.BatchNorm(use_running_average=not train)(x)`."
     )
 
     def write(instruction: str, parents: Sequence[Page], heat: float, number: int) -> Proposal:
