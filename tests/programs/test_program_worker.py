@@ -22,7 +22,7 @@ from jaxnas.train.portable import opened
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 WAVES = waves(length=12, n=48)
-FIT = classification(WAVES).fit
+FIT = classification(WAVES, batch=16).fit
 TASK = Task((12,), 4, batch=16, eval_batch=48, platforms=("cpu",))
 KEY = np.array([0, 3], np.uint32)
 LINES = {
