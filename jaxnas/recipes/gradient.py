@@ -381,7 +381,7 @@ def best_of_subsets(values: list[float], n: int) -> list[float]:
     return [ordered[next(k for k, w in enumerate(within) if 4 * w >= q * ways)] for q in (1, 2, 3)]
 
 
-def _reported(extra: Array) -> dict[str, float]:
+def _reported(extra: Array | np.floating) -> dict[str, float]:
     return {"test": float(extra)}
 
 

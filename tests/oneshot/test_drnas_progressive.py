@@ -70,10 +70,12 @@ def test_new_channels_are_copies_of_old_ones_in_weights_and_momentum_alike():
     """On the real supernet, from one channel in four to one in two."""
     narrow, wide = (supernet(classes=4, channels=8, layers=2, partial=p) for p in (4, 2))
     x = jnp.zeros((1, 12, 1))
-    weights = narrow.init(jax.random.key(0), x)
+    weights = jax.jit(narrow.init)(jax.random.key(0), x)
     like = jax.eval_shape(wide.init, jax.random.key(0), x)
+    weights = jax.device_get(weights)
     momentum = jax.tree.map(lambda w: 10 * w + 1, weights)
-    got, moved = (widen(jax.random.key(1), tree, like) for tree in (weights, momentum))
+    grown_by = jax.jit(lambda key, tree: widen(key, tree, like))
+    got, moved = (jax.device_get(grown_by(jax.random.key(1), tree)) for tree in (weights, momentum))
     widened = 0
     for old, new, target, m in zip(*map(jax.tree.leaves, (weights, got, like, moved)), strict=True):
         assert new.shape == target.shape
@@ -94,7 +96,7 @@ def test_new_channels_are_copies_of_old_ones_in_weights_and_momentum_alike():
             found = [s for s in range(outs) if np.array_equal(new[..., :ins, o], old[..., s])]
             assert found
     assert widened == 3 * 2 * 3  # stages, sizes, source nodes
-    other = widen(jax.random.key(2), weights, like)
+    other = grown_by(jax.random.key(2), weights)
     assert any(
         not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (got, other)), strict=True)
     )
@@ -102,10 +104,13 @@ def test_new_channels_are_copies_of_old_ones_in_weights_and_momentum_alike():
 
 def test_the_convolutions_of_one_operation_are_copied_in_line():
     """In the DARTS space: a depthwise kernel and the inputs of the next convolution move together."""
-    narrow, wide = (darts_supernet(classes=4, channels=8, layers=3, partial=p) for p in (4, 2))
+    settings = {"classes": 4, "channels": 8, "layers": 3, "space": "s1"}
+    narrow, wide = (darts_supernet(**settings, partial=p) for p in (4, 2))
     x = jnp.zeros((1, 12, 1))
-    weights = narrow.init(jax.random.key(0), x)
-    got = widen(jax.random.key(1), weights, jax.eval_shape(wide.init, jax.random.key(0), x))
+    weights = jax.jit(narrow.init)(jax.random.key(0), x)
+    like = jax.eval_shape(wide.init, jax.random.key(0), x)
+    got = jax.jit(lambda key, tree: widen(key, tree, like))(jax.random.key(1), weights)
+    weights, got = jax.device_get((weights, got))
     checked = 0
     for path, _ in jax.tree.flatten_with_path(weights)[0]:
         name = jax.tree_util.keystr(path)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from jaxnas.cells.nas_bench_201 import from_text
 from jaxnas.recipes import conduct
 from jaxnas.recipes.gradient import best_of_subsets
 from jaxnas.runs.store import open_run
@@ -70,10 +71,14 @@ def test_the_paper_searches_on_halves_of_all_training_images():
         assert not conduct.configure(name, "default", {}).whole
 
 
-@pytest.mark.parametrize("recipe", ["darts", "drnas"])
-def test_a_gradient_search_ends_in_trained_cells_beside_random_ones(said, recipe, tmp_path):
+def check_weights(run):
+    weights = np.array([row.value for row in run.snapshots() if row.name == "weights"])
+    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
+
+
+def test_a_gradient_search_ends_in_trained_cells_beside_random_ones(said, tmp_path):
     facts = said(
-        "run", recipe, "--preset", "tiny", "--seeds", "2", "--out", str(tmp_path / "run"),
+        "run", "darts", "--preset", "tiny", "--seeds", "2", "--out", str(tmp_path / "run"),
         "--set", "data=waves", "--set", "batch=16", "--set", "judge_batch=32",
     )  # fmt: skip
     assert len(facts["found"]) == 2
@@ -81,6 +86,18 @@ def test_a_gradient_search_ends_in_trained_cells_beside_random_ones(said, recipe
     assert all(0 <= cell["fitness"] <= 100 for cell in facts["found"] + facts["random"])
     assert facts["fitness"] == max(cell["fitness"] for cell in facts["found"])
     run = open_run(tmp_path / "run")
-    weights = np.array([row.value for row in run.snapshots() if row.name == "weights"])
-    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
+    check_weights(run)
     assert [curve.name for curve in run.curves()] == ["random search"]
+
+
+def test_what_a_gradient_search_finds_can_be_looked_up_in_the_table(said, cell_table, tmp_path):
+    facts = said(
+        "run", "drnas", "--preset", "tiny", "--seeds", "2", "--out", str(tmp_path / "run"),
+        "--set", "data=waves", "--set", "batch=16", "--set", "judge=table", "--set", "judge_data=cifar10",
+    )  # fmt: skip
+    columns = dict(zip(map(tuple, cell_table.ops.tolist()), cell_table.valid[:, 0], strict=True))
+    told = [columns[tuple(from_text(cell["genotype"]).tolist())] for cell in facts["found"]]
+    assert [cell["fitness"] for cell in facts["found"]] == pytest.approx(told)
+    assert len(told) == 2
+    assert len(facts["random"]) == 1
+    check_weights(open_run(tmp_path / "run"))

@@ -52,18 +52,20 @@ def test_rows_are_cut_and_divided_by_their_sum():
 
 def test_random_noise_is_uniform_in_a_ball_that_grows():
     """A row in the middle of the simplex is only shifted, so that its noise can be read off."""
+    keys, method = jax.random.split(jax.random.key(0), 200), sdarts(darts(CHOICES), form="random")
+    perturbed = jax.jit(
+        jax.vmap(
+            lambda key, done: method.perturb(key, mixed(OPS), ALL, linear, done).ops, (0, None)
+        )
+    )
+    uniform = jax.jit(
+        jax.vmap(lambda key, r: jax.random.uniform(key, (6, 5), minval=-r, maxval=r), (0, None))
+    )
     for done, radius in ((0.0, 0.03), (0.5, 0.165), (1.0, 0.3)):
-        draws = np.stack([moved("random", done, key=k) for k in range(200)])
+        draws = np.asarray(perturbed(keys, jnp.float32(done)))
         np.testing.assert_allclose(draws.sum(-1), 1, atol=1e-5)
         assert draws.min() >= 0
-        noise = np.stack(
-            [
-                np.asarray(
-                    jax.random.uniform(jax.random.key(k), (6, 5), minval=-radius, maxval=radius)
-                )
-                for k in range(200)
-            ]
-        )
+        noise = np.asarray(uniform(keys, radius))
         wanted = np.stack([slow_simplex(np.asarray(OPS) + n, np.asarray(ALL)) for n in noise])
         np.testing.assert_allclose(draws, wanted, atol=1e-5)
         assert np.abs(noise).max() > 0.98 * radius

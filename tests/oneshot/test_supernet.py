@@ -25,7 +25,7 @@ def cell():
     """One cell with its weights, compiled: `(mix) -> output`, and its kernels by edge."""
     x = jax.random.normal(jax.random.key(0), (BATCH, LENGTH, CHANNELS))
     module, uniform = MixedCell(CHANNELS), mixed(jnp.full((6, 5), 0.2))
-    weights = module.init(jax.random.key(1), x, uniform, train=True)
+    weights = jax.jit(lambda key: module.init(key, x, uniform, train=True))(jax.random.key(1))
     assert set(weights) == {"params"}  # no statistics, no scales
     kernels = {}
     for source in range(3):
@@ -123,7 +123,7 @@ def test_partial_channels_go_around_and_are_shuffled_with_the_others(partial):
     ops, edges = rng.dirichlet(np.ones(5), 6), rng.uniform(0.2, 1, 6)
     module = MixedCell(channels, partial=partial)
     mix = Mix(jnp.asarray(ops, jnp.float32), jnp.asarray(edges, jnp.float32))
-    weights = module.init(jax.random.key(1), x, mix, train=True)
+    weights = jax.jit(lambda key: module.init(key, x, mix, train=True))(jax.random.key(1))
     kernels = {}
     for source in range(3):
         for size in (1, 3):

@@ -104,8 +104,7 @@ main(sys.argv[1:])
 def test_a_killed_training_resumes_to_the_uninterrupted_one_bit_for_bit(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     argv = [*TINY, *SMALL, "--seeds", "2", "--out", str(folder), "--json"]
-    # As the tests compile: with few optimisations, or the numbers would differ.
-    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
     child = subprocess.run(
         [sys.executable, "-c", KILLED, *argv], env=env, capture_output=True, text=True, check=False
     )
