@@ -16,7 +16,7 @@ _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 def renewable(default: T) -> T:
     """The default of a setting that may be changed when a run goes on.
 
-    Such a setting says how far or how fast a run goes, never what it finds.
+    Such a setting says how far, how fast or by which server a run goes, never what it finds.
     """
     return dataclasses.field(default=default, metadata={"renewable": True})
 

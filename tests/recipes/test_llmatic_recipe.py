@@ -48,8 +48,13 @@ def serve(monkeypatch):
             refusal = ModelError("refused", "the server is gone", status=404, free=True)
             return speak(request) if left[0] >= 0 else refusal
 
-        monkeypatch.setattr(llm, "endpoint", lambda url, model, **_: scripted(answer, model=model))
+        def endpoint(url, model, **_):
+            start.urls.append(url)
+            return scripted(answer, model=model)
 
+        monkeypatch.setattr(llm, "endpoint", endpoint)
+
+    start.urls = []
     return start
 
 
@@ -119,7 +124,9 @@ def test_a_run_whose_budget_ends_is_judged_and_goes_on_with_more(serve, said, tm
     assert "Ended early, after 2 of 3 steps" in (folder / "report.html").read_text()
 
     assert said("resume", str(folder))["warnings"] == facts["warnings"]
-    more = said("resume", str(folder), "--set", "requests=20")
+    moved = ("--set", "base_url=http://moved/v1")
+    more = said("resume", str(folder), "--set", "requests=20", *moved)
+    assert serve.urls[-1] == "http://moved/v1"
     assert more["warnings"] == []
     resumed = open_run(folder)
     assert resumed.config["config"]["requests"] == 20
