@@ -105,8 +105,9 @@ def test_both_networks_compute_the_same_in_training_evaluation_and_gradient(one_
     for cell in cells:
         genotype = jnp.array(cell, jnp.int8)
         plain = fixed_network(np.array(cell), classes=4, channels=4, layers=1)
-        weights = shaken(plain.init(jax.random.key(2), x))
-        shapes = any_network(genotype, classes=4, channels=4, layers=1).init(jax.random.key(0), x)
+        weights = shaken(jax.jit(plain.init)(jax.random.key(2), x))
+        start = jax.jit(any_network(genotype, classes=4, channels=4, layers=1).init)
+        shapes = start(jax.random.key(0), x)
         ours = run(transplant(shapes, weights, cell), genotype, x, y)
 
         def loss(params, plain=plain, weights=weights):
@@ -157,7 +158,9 @@ def test_the_program_of_all_cells_starts_as_a_plain_network_would():
     genotype = jnp.array([3, 2, 0, 1, 3, 2], jnp.int8)
     network = any_network(genotype, classes=4, channels=16, layers=1)
     kernel = np.asarray(
-        network.init(jax.random.key(0), jnp.zeros(IMAGE))["params"]["AnyCell_0"]["kernel_0"]
+        jax.jit(network.init)(jax.random.key(0), jnp.zeros(IMAGE))["params"]["AnyCell_0"][
+            "kernel_0"
+        ]
     )
     full, point, nothing = (piece.copy() for piece in np.split(kernel, 3, axis=-1))
     assert 0.98 / 12 < np.abs(full).max() <= 1 / 12

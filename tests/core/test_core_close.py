@@ -9,6 +9,8 @@ import pytest
 
 from jaxnas.core import Asked, Measured, Problem, Searcher, close, run_scan
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 NAN, INF = float("nan"), float("inf")
 
 

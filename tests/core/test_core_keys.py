@@ -8,6 +8,8 @@ from jax.extend.random import threefry_2x32
 
 from jaxnas.core.keys import generated, unrolled
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SEEDS = [0, 1, 123_456_789, 2**32 - 1]
 
 

@@ -19,6 +19,8 @@ from jaxnas.core import (
     run_scan,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def walk(size=3, scale=1.0, name="walk"):
     """A random walk that remembers the key data it was stepped with."""

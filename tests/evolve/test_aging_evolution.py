@@ -13,6 +13,8 @@ from jaxnas.core import Asked, Measured, close, run_scan
 from jaxnas.evolve.bit_string import BitString
 from jaxnas.evolve.regularized import regularized_evolution
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 class Cells:
     """Cells with a made-up fitness of many ties."""

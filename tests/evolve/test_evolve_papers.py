@@ -15,6 +15,8 @@ from jaxnas.evolve.bit_string import BitString
 from jaxnas.evolve.random_search import best_of, random_search
 from jaxnas.evolve.regularized import regularized_evolution
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 SEED_888 = {"split": "test_seed888", "report": "test_seed888"}
 # (mean, standard deviation) over 1,000 repeats: pick by validation, report test.

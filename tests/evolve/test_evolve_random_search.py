@@ -10,6 +10,8 @@ from jaxnas.core import Asked, close, run_scan
 from jaxnas.evolve.bit_string import BitString
 from jaxnas.evolve.random_search import best_of, random_search
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(
     scope="module", params=[2, 5, 1_000], ids=["two values", "many ties", "hardly a tie"]

@@ -8,6 +8,8 @@ import pytest
 from jaxnas.nn.depthwise import _native, depthwise
 from jaxnas.nn.ops import conv
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CASES = [
     ((9,), 3, 1, 1),
     ((8,), 5, 2, 2),
@@ -36,8 +38,11 @@ def test_depthwise_and_its_gradients_equal_those_of_the_compiler(space, size, st
     x, kernel = maps(space, size)
 
     def both(f):
-        y, pull = jax.vjp(lambda x, k: f(x, k, stride, dilation), x, kernel)
-        return y, pull(jnp.sin(y))
+        def run(x, kernel):
+            y, pull = jax.vjp(lambda x, k: f(x, k, stride, dilation), x, kernel)
+            return y, pull(jnp.sin(y))
+
+        return jax.jit(run)(x, kernel)
 
     assert_close(both(depthwise), both(_native))
 
@@ -64,10 +69,10 @@ def test_gradients_hold_under_maps_over_kernels_over_inputs_and_over_both(op):
         ((0, None), (xs, kernels[0])),
         ((0, 0), (xs, kernels)),
     ):
-        ours = jax.grad(lambda x, k, axes=axes: loss(one, axes, x, k), (0, 1))(*args)
-        theirs = jax.grad(
-            lambda x, k, axes=axes: loss(lambda x, k: _native(x, k, 1, 1), axes, x, k), (0, 1)
-        )(*args)
+        ours, theirs = (
+            jax.jit(jax.grad(lambda x, k, f=f, axes=axes: loss(f, axes, x, k), (0, 1)))(*args)
+            for f in (one, lambda x, k: _native(x, k, 1, 1))
+        )
         assert_close(ours, theirs)
 
 
@@ -81,10 +86,13 @@ def test_derivatives_of_a_mapped_gradient_equal_those_of_the_compiler(stride):
             y = jax.vmap(lambda k: f(jnp.tanh(x), k, stride, 1))(kernels)
             return (jnp.sin(y) ** 2).sum()
 
-        slope = jax.grad(loss, 1)
-        forward = jax.jvp(lambda k: slope(x, k), (kernels,), (jnp.cos(kernels),))[1]
-        reverse = jax.grad(lambda x, k: jnp.sin(slope(x, k)).sum(), (0, 1))(x, kernels)
-        return forward, reverse
+        def derivatives(x, kernels):
+            slope = jax.grad(loss, 1)
+            forward = jax.jvp(lambda k: slope(x, k), (kernels,), (jnp.cos(kernels),))[1]
+            reverse = jax.grad(lambda x, k: jnp.sin(slope(x, k)).sum(), (0, 1))(x, kernels)
+            return forward, reverse
+
+        return jax.jit(derivatives)(x, kernels)
 
     assert_close(curvature(depthwise), curvature(_native))
 

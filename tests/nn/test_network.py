@@ -8,6 +8,8 @@ from flax import linen as nn, nnx
 
 from jaxnas.nn.network import count_params, cross_entropy, fill, from_linen, from_nnx
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 X = jax.random.normal(jax.random.key(9), (16, 5))
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from jaxnas.nn.ops import avg_pool, conv, normalise
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 SHAPES = ((7,), (8,), (7, 6), (8, 5))
 CASES = list(itertools.product(SHAPES, (1, 3, 5), (1, 2)))
 
@@ -33,6 +35,7 @@ def maps(space, size):
 
 
 def output_and_gradients(f):
+    @jax.jit
     def both(x, kernel):
         y, pull = jax.vjp(f, x, kernel)
         return y, pull(jnp.sin(y))
@@ -56,7 +59,7 @@ def test_conv_and_its_gradients_equal_those_of_the_compiler(space, size, stride)
 @pytest.mark.parametrize("size", [1, 3])
 def test_conv_is_the_same_under_vmap_over_kernels_and_inside_scan(space, size):
     x, *kernels = drawn((2, *space, 3), *[(*[size] * len(space), 3, 4)] * 3)
-    step = jax.jit(output_and_gradients(conv))
+    step = output_and_gradients(conv)
     one_by_one = [step(x, k) for k in kernels]
     stacked = jnp.stack(kernels)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
@@ -71,6 +74,7 @@ def test_derivative_of_a_gradient_equals_finite_differences():
         y = normalise(conv(jnp.tanh(x), kernel), mix)
         return (jnp.sin(avg_pool(y)) ** 2).sum()
 
+    @jax.jit
     def by_mix(kernel):
         return jax.grad(loss, 1)(kernel, mix)
 

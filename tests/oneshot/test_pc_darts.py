@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from reference.toy_supernet import CHOICES, TWO_KINDS
 
 from jaxnas.oneshot.pc_darts import edge_softmax, pc_darts
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def slow_edge_softmax(betas, alive, nodes):

@@ -27,7 +27,10 @@ from jaxnas.runs.checkpoint import Checkpoints
 from jaxnas.runs.drive import drive
 from jaxnas.runs.unstack import unstack
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("quick_compile"),
+]
 SCRIPT = Path(toy_search.__file__)
 MOMENTS = (
     "inside the transaction",
