@@ -182,7 +182,7 @@ class _Book:
         try:
             entry = json.loads(line)
         except ValueError:
-            if BEGINS.startswith(line[: len(BEGINS)]):
+            if BEGINS.startswith(line.strip(b"\0")[: len(BEGINS)]):
                 return  # torn, then mended by a line break
             entry = {}
         try:

@@ -148,8 +148,8 @@ def _alone(
 ) -> tuple[Functions, list[ClosedJaxpr], list[ClosedJaxpr], Layers]:
     """A triplet function by itself: its parts, messages, gradients, and the layers in it.
 
-    Messages are of the graphs that are judged, first of those to validate on, gradients of all sizes
-    that are trained on.
+    Messages are of the graphs that are judged, first of those to validate on, and with them what goes
+    back to the network; this and gradients are of all sizes that are trained on.
     """
     hidden = setting.hidden
     flat = _Flat(Messages(function, setting.triplet_features, hidden))
@@ -169,4 +169,14 @@ def _alone(
     y, key = Shape((setting.batch,), jnp.int32), Shape((2,), jnp.uint32)
     sizes = [graphs(setting.batch, n) for n in dict.fromkeys(setting.nodes)]
     gradients = [parts.gradient.trace(*state, x, y, key).jaxpr for x in sizes]
-    return parts, messages, gradients, layers
+    return parts, [*messages, *(_back(parts, x) for x in sizes)], gradients, layers
+
+
+def _back(parts: Functions, x: Shape) -> ClosedJaxpr:
+    """What a function sends back to what it reads, of which the encoders of the network learn."""
+
+    def total(x: Array, params: Leaves, rest: Leaves) -> Array:
+        return parts.logits(params, rest, x).sum()
+
+    back = jax.make_jaxpr(lambda params, rest, x: jax.grad(total)(x, params, rest))
+    return back(parts.params, parts.rest, x)

@@ -1,15 +1,16 @@
 """EvoPrompting: a language model as the mutation and crossover of evolving programs.
 
 Chen, Dohan and So, "EvoPrompting: Language Models for Code-Level Neural Architecture Search",
-NeurIPS 2023, arXiv:2302.14838. A prompt shows a few programs with their metrics and ends with
-metrics that are a little better; what the model writes to go with these is trained. Survivors score
+NeurIPS 2023, arXiv:2302.14838. A prompt shows a few programs with their metrics and asks with metrics
+that are a little better; what the model writes to go with these is trained. Survivors score
 -(size x error); the best of them are the parents of the next round and of that round only, and the
 model is tuned on those that were not chosen.
 
 Where we differ: a step is one prompt, so a killed run loses the children of one prompt; where fewer
 than `survivors` are there all of them become parents, and where there is none the old ones stay.
-`selection` other than `best` gives the paper's baselines. The usual imports are left out of
-prompts, as in the paper's listing.
+`selection` other than `best` gives the paper's baselines. The paper's model goes on with one text; to
+one that chats the same is a `dialogue`, in which it has given the examples. The usual imports are
+left out of prompts, as in the paper's listing.
 """
 
 import math
@@ -71,7 +72,7 @@ class Settings(NamedTuple):
       selection: of parents: `best` by score, `random` among the survivors, or `seeds`, the same in
         all rounds, which is few-shot prompting without evolution.
       instruction: said first, in a dialogue; empty for a model that only completes text.
-      stub: the line that all programs have and prompts end with.
+      stub: the line that all programs begin with, imports left aside.
     """
 
     rounds: int = 10
@@ -150,9 +151,9 @@ def evoprompting(tuner: Tuner, seeds: Sequence[str], settings: Settings) -> Sear
         raise ValueError(
             f"`temperatures` must be finite and not negative, but got {settings.temperatures}."
         )
-    if not settings.threshold > 0:
+    if not 0 < settings.threshold <= 1:
         raise ValueError(
-            f"`threshold` must be positive, an error up to 1, but got {settings.threshold}."
+            f"`threshold` must be an error above 0, up to 1, but got {settings.threshold}."
         )
     return Searcher(
         partial(_init, tuner, len(seeds), settings),

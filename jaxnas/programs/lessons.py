@@ -64,7 +64,7 @@ def classification(
     """
     if not 1 <= batch <= len(dataset.train.y):
         raise ValueError(
-            f"`batch` (in recipes `train_batch`) must be from 1 to the {len(dataset.train.y)} examples "
+            f"`batch` must be from 1 to the {len(dataset.train.y)} examples "
             f"of {dataset.name}, but got {batch}."
         )
     task = Task(

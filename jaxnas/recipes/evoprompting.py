@@ -49,7 +49,7 @@ from jaxnas.recipes.settings import as_settings, refuse_idle
 from jaxnas.recipes.system import System
 from jaxnas.runs.store import Run
 
-OF_NETWORKS = ("weight_decay", "edits", "grammar")  # settings that triplet functions do not have
+OF_NETWORKS = ("weight_decay", "edits")  # settings that triplet functions do not have
 BASELINES = {"none": "best", "few_shot": "seeds", "random_parents": "random"}
 
 
@@ -181,7 +181,7 @@ def _subject(config: Config) -> Subject:
     names = [field.name for field in fields(Config) if field.name.startswith(PREFIX)]
     refuse_idle(
         config,
-        OF_NETWORKS if of_clrs else names,
+        [*OF_NETWORKS, *["grammar"] * (config.grammar == "yes")] if of_clrs else names,
         PRESETS.values(),
         whose="networks" if of_clrs else "CLRS-30",
         why=f"`data` is {config.data!r}",

@@ -64,7 +64,7 @@ class ModelConfig:
     proposer: str = "llm"
     model: str = ""
     gguf: str = ""
-    base_url: str = renewable("")
+    base_url: str = renewable("", moved=True)
     key_env: str = renewable("")
     edits: bool = False
     grammar: str = "auto"

@@ -49,6 +49,7 @@ from jaxnas.recipes.export_source import export as export
 from jaxnas.recipes.llm import ModelConfig, asks_nobody, connect, is_constrained
 from jaxnas.recipes.programs import judges, trace, writer
 from jaxnas.recipes.search_spaces import NAS_BENCH_201, Notation
+from jaxnas.recipes.settings import as_settings, refuse_idle
 from jaxnas.recipes.system import System, cell_labels
 from jaxnas.recipes.weights import KeptWeights
 from jaxnas.runs.store import Run
@@ -125,12 +126,26 @@ class Config(ModelConfig):
     deadline: float = 600.0
 
 
+OF_TABLE = ("split", "report", "rivals")  # settings that do nothing of code
+OF_CODE = (  # and those that do nothing of the table, where no cell is trained
+    *(
+        "edits",
+        "inherit",
+        "ratio_high",
+        "flops_low",
+        "flops_high",
+        "steps",
+        "train_batch",
+        "optimizer",
+    ),
+    *("learning_rate", "momentum", "runs", "level", "workers", "together", "deadline"),
+)
 RULES = sorted(set(Rules._fields) & set(Config.__dataclass_fields__))  # that are settings
 
 PRESETS = {
     "tiny": Config(evaluations=12, batch=4, cells=9, init_networks=3, init_prompts=3, rivals=2),
     "default": Config(),
-    "code": Config(problem="code", data="mnist1d", evaluations=200, batch=10),
+    "code": Config(problem="code", data="mnist1d", evaluations=200, batch=10, flops_high=1e5),
     # On the table. With `problem=code` 50 epochs on CIFAR-10: 45,000 images in batches of 32.
     "paper": Config(
         evaluations=2000, batch=100, ratio_high=200.0, flops_low=2e8, flops_high=5e9, steps=70_300,
@@ -150,7 +165,15 @@ def build(config: Config) -> System:
     Raises:
       ValueError: for settings that cannot be, or no language model where one is needed.
     """
-    for name, least in (("batch", 1), ("cells", 1), ("rivals", 0), ("max_tokens", 0)):
+    leasts = {
+        "batch": 1,
+        "cells": 1,
+        "init_networks": 1,
+        "init_prompts": 1,
+        "rivals": 0,
+        "max_tokens": 0,
+    }
+    for name, least in leasts.items():
         if (given := getattr(config, name)) < least:
             raise ValueError(f"`{name}` must be at least {least}, but got {given}.")
     if config.evaluations < 1 or config.evaluations % config.batch:
@@ -158,20 +181,24 @@ def build(config: Config) -> System:
             f"`evaluations` must be a positive multiple of `batch`, but got "
             f"{config.evaluations} with a batch of {config.batch}."
         )
-    if config.problem == "table" and config.inherit:
-        raise ValueError("`inherit` needs `problem` code: cells of the table are not trained here.")
-    if config.problem == "table" and config.edits:
-        raise ValueError("`edits` are of programs; with cells of the table leave it out.")
-    if config.problem == "table":
-        return _on_table(config)
-    if config.problem == "code":
-        return _of_code(config)
-    raise ValueError(f"`problem` must be table or code, but got {config.problem!r}.")
+    if config.problem not in ("table", "code"):
+        raise ValueError(f"`problem` must be table or code, but got {config.problem!r}.")
+    of_table = config.problem == "table"
+    refuse_idle(
+        config,
+        OF_CODE if of_table else OF_TABLE,
+        PRESETS.values(),
+        whose="code" if of_table else "the table",
+        why=f"`problem` is {config.problem}",
+        remedy=f"set `problem` to {'code' if of_table else 'table'}",
+    )
+    return _on_table(config) if of_table else _of_code(config)
 
 
 def _on_table(config: Config) -> System:
     table = cell_table()
-    problem = tabular(table, dataset=config.data, split=config.split, report=config.report)
+    with as_settings(dataset="data"):
+        problem = tabular(table, dataset=config.data, split=config.split, report=config.report)
     by_model = partial(
         cell_replies.from_client,
         max_tokens=config.max_tokens or CELL_TOKENS,
@@ -201,6 +228,13 @@ def _on_table(config: Config) -> System:
 
 
 def _of_code(config: Config) -> System:
+    if not config.flops_low < config.flops_high:
+        raise ValueError(
+            f"`flops_low` must be below `flops_high`, but they are {config.flops_low:g} and "
+            f"{config.flops_high:g}."
+        )
+    if not config.ratio_high > 0:
+        raise ValueError(f"`ratio_high` must be positive, but got {config.ratio_high:g}.")
     dataset = load(config.data)
     shape, classes = dataset.train.x.shape[1:], len(dataset.classes)
     axes = (
@@ -222,12 +256,13 @@ def _of_code(config: Config) -> System:
         candidates, propose, centroids=centroids, batch=config.batch, rules=_rules(config)
     )
     weights = KeptWeights() if config.inherit else None
-    lesson = classification(
-        dataset,
-        batch=config.train_batch,
-        optimizer=config.optimizer,
-        momentum=config.momentum,
-    )
+    with as_settings(batch="train_batch"):
+        lesson = classification(
+            dataset,
+            batch=config.train_batch,
+            optimizer=config.optimizer,
+            momentum=config.momentum,
+        )
     judge, final = judges(lesson, config, seeds=[text(candidates.seed)], memory=weights)
     search = distinct(searcher, judge, config.evaluations)
     label = f"accuracy of validation in {config.steps} steps on {dataset.name}, %"

@@ -13,12 +13,16 @@ T = TypeVar("T")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def renewable(default: T) -> T:
+def renewable(default: T, *, moved: bool = False) -> T:
     """The default of a setting that may be changed when a run goes on.
 
     Such a setting says how far, how fast or by which server a run goes, never what it finds.
+
+    Args:
+      default: its value.
+      moved: whether it may only change from one value to another, not be added or left out.
     """
-    return dataclasses.field(default=default, metadata={"renewable": True})
+    return dataclasses.field(default=default, metadata={"renewable": True, "moved": moved})
 
 
 def renewed(config: C, settings: Mapping[str, str], owner: str) -> C:
@@ -40,7 +44,15 @@ def renewed(config: C, settings: Mapping[str, str], owner: str) -> C:
             f"`{fixed[0]}` of {owner} must stay as it is when a run goes on, only "
             f"{', '.join(free) or 'nothing'} may change; start a new run."
         )
-    return changed(config, settings, owner)
+    new = changed(config, settings, owner)
+    for name in (field.name for field in fields if field.metadata.get("moved")):
+        before, after = getattr(config, name), getattr(new, name)
+        if bool(before) != bool(after):
+            raise ValueError(
+                f"`{name}` of {owner} may change from one to another when a run goes on, but was "
+                f"{before!r} and would be {after!r}; start a new run."
+            )
+    return new
 
 
 def changed(config: C, settings: Mapping[str, str], owner: str) -> C:
@@ -65,7 +77,7 @@ def refuse_idle(
 ) -> None:
     """Refuses settings that would do nothing, if they were changed.
 
-    A setting counts as changed against the preset that has most of them as they are.
+    A setting counts as changed if it has a value that it has in no preset.
 
     Args:
       config: the configuration.
@@ -78,12 +90,13 @@ def refuse_idle(
     Raises:
       ValueError: with the names of those that were changed.
     """
-    names = list(names)
-    changes = [
-        [name for name in names if getattr(config, name) != getattr(preset, name)]
-        for preset in presets
+    presets = list(presets)
+    idle = [
+        name
+        for name in names
+        if all(getattr(config, name) != getattr(preset, name) for preset in presets)
     ]
-    if idle := min(changes, key=len):
+    if idle:
         given = ", ".join(f"`{name}` = {getattr(config, name)!r}" for name in idle)
         raise ValueError(
             f"`{idle[0]}` is a setting of {whose}, but {why}; leave out {given}, or {remedy}."

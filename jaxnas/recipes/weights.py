@@ -48,7 +48,8 @@ class KeptWeights:
             return None
         with np.load(path, allow_pickle=False) as file:
             told = ((name, tuple(shape)) for name, shape in json.loads(str(file["layout"])))
-            return Weights(str(file["program"]), tuple(told), file["values"])
+            program = str(file["program"]) if "program" in file else ""  # kept by older versions
+            return Weights(program, tuple(told), file["values"])
 
     def __setitem__(self, identity: str, weights: Weights) -> None:
         path = self._path(identity)

@@ -115,7 +115,7 @@ def numbered(axis: Axis) -> None:
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=20))
-    axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
+    axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:.3g}")
     axis.set_minor_formatter(NullFormatter())
 
 

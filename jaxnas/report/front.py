@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxnas.report.figures import STYLE, WIDTH, numbered, to_svg
-from jaxnas.report.html import Markup, figure, join, number, table
+from jaxnas.report.html import Markup, counts, figure, join, number, table
 from jaxnas.report.view import COLOURS, View
 
 
@@ -29,8 +29,12 @@ def pareto(one: View) -> Markup | str:
         f"{len(rows)} of {len(chosen['measured'])} programs are not beaten in both by another one"
         f"{f' (seed {seed})' if len(searches) > 1 else ''}. Crosses: hand-made."
     )
+    counted = [counts(aim) for aim in list(zip(*rows, strict=True))[1:]]
     cells = [
-        [f"{serial:.0f}{' (hand-made)' if serial <= told['handmade'] else ''}", *map(number, aims)]
+        [
+            f"{serial:.0f}{' (hand-made)' if serial <= told['handmade'] else ''}",
+            *(number(aim, counted=whole) for aim, whole in zip(aims, counted, strict=True)),
+        ]
         for serial, *aims in sorted(rows, key=lambda row: row[1])
     ]
     svg = picture(chosen["measured"], chosen["best"], told["handmade"], told["axes"])

@@ -78,18 +78,26 @@ def join(children: Iterable[str]) -> Markup:
     )
 
 
-def number(value: object) -> str:
+def number(value: object, *, counted: bool = False) -> str:
     """A value for reading: two decimals from 1 up, three digits below, a dash for nothing.
 
-    Whole numbers from 100 up are counts.
+    Args:
+      value: of a table.
+      counted: whether it is a count, which has no decimals.
     """
     if value is None or value != value:
         return "-"
     if not isinstance(value, float):
         return str(value)
-    if abs(value) >= 100 and value.is_integer():
+    if counted:
         return f"{value:,.0f}"
     return f"{value:.2f}" if 1 <= abs(value) < 1e5 else f"{value:.3g}"
+
+
+def counts(values: Iterable[object]) -> bool:
+    """Whether values are counts: whole numbers, beyond what a percentage can be."""
+    told = [value for value in values if isinstance(value, int | float) and value == value]
+    return all(value == round(value) for value in told) and max(map(abs, told), default=0) > 100
 
 
 def duration(seconds: float) -> str:

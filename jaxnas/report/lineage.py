@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxnas.report.figures import STYLE, WIDTH, to_svg
 from jaxnas.report.html import Markup, figure, join, number, table, tag
 from jaxnas.report.source import changes, code, diff, is_source, short
-from jaxnas.report.view import COLOURS, View, answer
+from jaxnas.report.view import COLOURS, View, answer, noun
 from jaxnas.runs.lineage import Kin, births, lineage
 
 _DOTS, _LISTED, _NEAR = 1_500, 40, (0.04, 0.07)
@@ -30,7 +30,7 @@ def ancestry(one: View) -> Markup | str:
         return ""
     line = chain(family)
     svg = tree(family, line, births(one.run, best.seed), y=_searched(one))
-    what = "The best program found" if named else "The best candidate measured"
+    what = f"The best {noun(one)} found" if named else "The best candidate measured"
     said = (
         f"{what}, #{family[0].serial} of seed {best.seed}, and its ancestors, "
         f"numbered in the order in which the search asked for them. Coloured: from first parent to "

@@ -18,7 +18,7 @@ from jaxnas.report.lineage import ancestry
 from jaxnas.report.source import code, is_source, short
 from jaxnas.report.tables import candidates, compared, results, values
 from jaxnas.report.validity import validity
-from jaxnas.report.view import View, answer, graphs, view
+from jaxnas.report.view import View, answer, graphs, noun, view
 from jaxnas.runs.rows import Curve
 
 _TRAINING = "training/"
@@ -78,11 +78,11 @@ def _run(one: View, *, several: bool) -> Markup:
     parts = [tag("h1", title), tag("p", f"fitness is {_fitness(one)}", class_="soft")]
     parts += [_facts(one), *_banners(one)]
     sections = (
-        (f"Found {_noun(one)}s", _results(one)),
+        (f"Found {noun(one)}s", _results(one)),
         ("Source of the best", _source(one)),
-        (f"Shapes of {_noun(one)}s", _shapes(one)),
+        (f"Shapes of {noun(one)}s", _shapes(one)),
         ("Search", _search([one])),
-        (f"Training of {_noun(one)}s", _trained(one)),
+        (f"Training of {noun(one)}s", _trained(one)),
         ("Traversal", _traversal(one)),
         ("Archives", archives(one)),
         ("Front", pareto(one)),
@@ -124,10 +124,6 @@ def _facts(one: View) -> Markup:
 def _versions(config: dict[str, object]) -> str:
     named = ("jaxnas", "jax", "python")
     return " · ".join(f"{name} {config[name]}" for name in named if name in config)
-
-
-def _noun(one: View) -> str:
-    return str(one.meta.get("noun", "cell"))
 
 
 def _fitness(one: View) -> str:
@@ -182,7 +178,7 @@ def _results(one: View) -> Markup | str:
     best, drawn = answer(one), list[Markup]()
     if best and best.graph:
         for name, graph in graphs(best.graph).items():
-            what = f"{name} {_noun(one)}".strip()
+            what = f"{name} {noun(one)}".strip()
             caption = f"The best {what} found (seed {best.seed})"
             if "tree" in graph:
                 latex = tag("code", str(graph["latex"])) if "latex" in graph else ""
@@ -191,7 +187,7 @@ def _results(one: View) -> Markup | str:
             else:
                 caption += "; grey carries no operation."
                 drawn.append(figure(draw(graph, one.colours), caption, legend(one.colours, graph)))
-    return join([results(one, _noun(one)), *drawn])
+    return join([results(one, noun(one)), *drawn])
 
 
 def _source(one: View) -> Markup | str:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnas.report.figures import plain
-from jaxnas.report.html import Markup, duration, join, number, table, tag
+from jaxnas.report.html import Markup, counts, duration, join, number, table, tag
 from jaxnas.report.source import cell
 from jaxnas.report.view import View
+from jaxnas.runs.rows import Result
 
 _SHOWN = 24
 
@@ -35,10 +36,14 @@ def spread(found: np.ndarray) -> str:
 def results(one: View, noun: str = "cell") -> Markup:
     """What each seed found, the mean, the mean and the best of the random ones, and the hand-made."""
     columns, rows, sums = names(one), list[list[str]](), list[int]()
+    whole = {c for c in columns if counts(r.metrics.get(c) for r in one.results)}
+
+    def told(result: Result, column: str) -> str:
+        return number(result.metrics.get(column), counted=column in whole)
+
     found = [r for r in one.results if r.kind == "found"]
     rows += [
-        [f"seed {r.seed}", *(number(r.metrics.get(c)) for c in columns), cell(r.genotype)]
-        for r in found[:_SHOWN]
+        [f"seed {r.seed}", *(told(r, c) for c in columns), cell(r.genotype)] for r in found[:_SHOWN]
     ]
     for kind, word in (("found", "found"), ("random", "random")):
         n = sum(r.kind == kind for r in one.results)
@@ -49,14 +54,11 @@ def results(one: View, noun: str = "cell") -> Markup:
     random = [r for r in one.results if r.kind == "random" and r.metrics.get("fitness") is not None]
     if random:
         best = max(random, key=lambda r: r.metrics["fitness"])
-        row = (number(best.metrics.get(c)) for c in columns)
+        row = (told(best, c) for c in columns)
         rows.append(["random, best by fitness", *row, cell(best.genotype)])
     made = [r for r in one.results if r.kind not in ("found", "random")]
     made.sort(key=lambda r: -(r.metrics.get("fitness") or -np.inf))
-    rows += [
-        [r.kind, *(number(r.metrics.get(c)) for c in columns), cell(r.genotype)]
-        for r in made[:_SHOWN]
-    ]
+    rows += [[r.kind, *(told(r, c) for c in columns), cell(r.genotype)] for r in made[:_SHOWN]]
     blank = [""] * len(columns)  # methods that no genotype stands for: fitness is all there is
     beside = one.meta.get("beside", {}).items()
     rows += [[name, number(value), *blank] for name, value in beside]

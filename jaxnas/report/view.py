@@ -53,6 +53,11 @@ def answer(one: View) -> Result | None:
     return max(found, key=_rank, default=None)
 
 
+def noun(one: View) -> str:
+    """What a candidate is called."""
+    return str(one.meta.get("noun", "cell"))
+
+
 def _rank(result: Result) -> float:
     fitness = result.metrics.get("fitness")
     return fitness if isinstance(fitness, int | float) else -np.inf

@@ -190,6 +190,17 @@ def test_a_line_cut_off_by_a_kill_is_read_over_and_the_file_goes_on(tmp_path, lo
     assert ask_all(replay(path).complete(ASK, seed=i) for i in range(3)) == done
 
 
+@pytest.mark.parametrize("begun", [b"", b'{"key": "a'])
+def test_an_end_that_a_power_cut_left_as_zeros_is_read_over(tmp_path, begun):
+    path = tmp_path / "r.jsonl"
+    client = record(scripted(["a", "b", "c"]), path)
+    ask_all([client.complete(ASK, seed=0)])
+    path.write_bytes(path.read_bytes() + begun + bytes(100))
+    done = ask_all(client.complete(ASK, seed=i) for i in range(2))
+    assert [d.replies[0].text for d in done] == ["a", "b"]
+    assert ask_all(replay(path).complete(ASK, seed=i) for i in range(2)) == done
+
+
 WRITER = """
 import sys
 from pathlib import Path

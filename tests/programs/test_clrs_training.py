@@ -92,8 +92,8 @@ def test_training_the_programs_of_a_source_lowers_the_loss(
 ):
     key = jax.random.key(2)
     assert traced.params == clrs.size(V1, task)
-    told = clrs_training.fit(built, material, task, key, (0,), (0.01,), steps=30, evaluate_every=10)
-    assert told.steps.tolist() == [10, 20, 30]
+    told = clrs_training.fit(built, material, task, key, (0,), (0.01,), steps=45, evaluate_every=15)
+    assert told.steps.tolist() == [15, 30, 45]
     assert told.loss[0, -1] < 0.9 * told.loss[0, 0]
     assert told.valid[0] == told.curve.max()
     assert told.curve[0, told.steps.tolist().index(told.best[0])] == told.valid[0]
@@ -281,6 +281,22 @@ def test_functions_that_differ_on_graphs_of_one_size_there_is_are_two(monkeypatc
         for one in (line, f"{triplets.STUB}\n    z = z / 2\n")
     }
     assert len(ids) == 1 + apart
+
+
+def test_functions_that_send_back_other_gradients_are_two(monkeypatch):
+    """The encoders before them learn otherwise."""
+    monkeypatch.setattr(clrs_trace, "exported", lambda built, setting: {})
+    head = (
+        "import jax\n@jax.custom_vjp\ndef half(x):\n    return x / 2\n"
+        "half.defvjp(lambda x: (x / 2, None), lambda _, g: (g * {},))\n"
+    )
+    source = triplets.SOURCES["div2mean"].replace(
+        f"{triplets.STUB}\n", f"{triplets.STUB}\n    z = half(z)\n"
+    )
+    one, same, other = (
+        clrs_trace.trace(head.format(slope) + source, SIZES).identity for slope in (0.5, 0.5, 0.0)
+    )
+    assert one == same != other
 
 
 def test_which_weights_are_used_at_which_size_tells_functions_apart(monkeypatch):

@@ -115,6 +115,14 @@ def test_a_model_is_shown_functions_and_goes_on_with_one(desk, said, monkeypatch
     assert all("val_accuracy" in asked for asked in talk[1::2])
 
 
+def test_that_there_is_no_grammar_may_be_said(drawn, monkeypatch):
+    monkeypatch.setattr(llm, "endpoint", lambda *_, **__: scripted([], model="m"))
+    served = {"data": "clrs_bfs", "base_url": "http://h/v1", "model": "m"}
+    build(replace(PRESETS["tiny"], **served, grammar="no"))
+    with pytest.raises(ValueError, match="`grammar` is a setting of networks"):
+        build(replace(PRESETS["tiny"], **served, grammar="yes"))
+
+
 def test_the_paper_s_protocol_follows_the_data():
     paper = settled(Config(**(vars(PRESETS["paper"]) | {"data": "clrs_graham_scan"})))
     assert (paper.steps, paper.train_batch, paper.learning_rate) == (2000, 32, 0.001)
@@ -151,6 +159,8 @@ def test_settings_of_clrs_are_refused_where_nothing_of_it_is_learned(preset):
     networks = replace(PRESETS[preset], proposer="random", data="none such")
     with pytest.raises(ValueError, match="`data` must be a known data set, but is 'none such'"):
         build(networks)  # it is not their fault
+    with pytest.raises(ValueError, match="`data` must be a known data set"):
+        build(replace(networks, clrs_test_nodes=Config.clrs_test_nodes))  # as of an older run
     given = {"clrs_nodes": (5,), "clrs_test_nodes": 9, "clrs_hidden": 5, "clrs_examples": 77}
     for name, value in given.items():
         wrong = replace(networks, **{name: value})

@@ -148,7 +148,7 @@ def test_without_it_no_weights_are_kept(said, tmp_path):
 def test_cells_of_the_table_have_no_weights_to_inherit(refused, tmp_path):
     settings = ("--set=inherit=yes", "--set=proposer=random")
     error = refused("run", "llmatic", *settings, "--out", str(tmp_path / "run"))
-    assert "`inherit` needs `problem` code" in error
+    assert "`inherit` is a setting of code, but `problem` is table" in error
 
 
 def test_weights_come_back_from_the_folder_of_a_run_bit_for_bit(tmp_path):
@@ -166,6 +166,8 @@ def test_weights_come_back_from_the_folder_of_a_run_bit_for_bit(tmp_path):
     assert (told.values.dtype, told.values.tobytes()) == (np.float32, values.tobytes())
     assert other.get("1" * 64) is None
     assert list(kept(run)) == [f"{'0' * 64}.npz"]
+    np.savez(run.folder / "weights" / f"{'2' * 64}.npz", values=values, layout=np.array("[]"))
+    assert other.get("2" * 64).program == "", "of a run from before programs were kept"
 
 
 def test_weights_go_when_three_states_did_without_them(tmp_path):

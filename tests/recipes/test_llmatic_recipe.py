@@ -6,11 +6,12 @@ import random
 import re
 from dataclasses import replace
 from difflib import ndiff
+from functools import partial
 
 import pytest
 
 from jaxnas.cli import main
-from jaxnas.llm import ModelError, scripted
+from jaxnas.llm import ModelError, attempts, scripted
 from jaxnas.programs import cell_replies
 from jaxnas.programs.bench import Bench
 from jaxnas.programs.cell_replies import line, read
@@ -149,6 +150,7 @@ def test_a_replay_ends_where_a_budget_that_counted_retries_did(
         return ModelError("limited", "busy", status=429, free=True)
 
     monkeypatch.setattr(llm, "endpoint", lambda url, model, **_: scripted(answer, model=model))
+    monkeypatch.setattr(llm, "attempts", partial(attempts, backoff=0.0))
     first = run(tmp_path / "first", requests="12", **SERVED)
     assert sum(call.outcome == "limited" for call in first.calls()) == 3
     assert first.meta()["status"] == "ended early"
@@ -173,6 +175,8 @@ def test_settings_that_say_what_is_searched_stay_when_a_run_goes_on(serve, refus
     assert "`ablation` of llmatic must stay" in error
     assert "requests" in error
     assert "Did you mean 'requests'" in refused("resume", str(folder), "--set", "request=2")
+    error = refused("resume", str(folder), "--set", "base_url=")
+    assert "`base_url` of llmatic may change from one to another" in error
     assert (folder / "config.json").read_text() == before
 
 
@@ -308,15 +312,23 @@ def test_without_a_model_it_is_said_how_to_give_one(monkeypatch):
         ({"cells": 0}, "`cells` must be at least 1, but got 0"),
         ({"rivals": -1}, "`rivals` must be at least 0, but got -1"),
         ({"max_tokens": -1}, "`max_tokens` must be at least 0, but got -1"),
-        ({"edits": True}, "`edits` are of programs"),
+        ({"init_networks": -1}, "`init_networks` must be at least 1, but got -1"),
+        ({"edits": True}, "`edits` is a setting of code, but `problem` is table; leave out"),
+        ({"learning_rate": 0.5}, "`learning_rate` is a setting of code"),
+        ({**CODE, "rivals": 9}, "`rivals` is a setting of the table, but `problem` is code"),
         ({"problem": "maze"}, "`problem` must be .* but got 'maze'"),
         ({"grammar": "latin"}, "`grammar` must be auto, yes or no, but got 'latin'"),
         ({"proposer": "monkey"}, "`proposer` must be llm or random, but got 'monkey'"),
         ({"proposer": "random", "ablation": "all"}, "`ablation` must be one of none"),
         ({"proposer": "random", "mutation": 2.0}, "`mutation` must be from 0 to 1, but got 2.0"),
-        ({**CODE, "flops_low": 1e9}, "`axes` must have `low` < `high`, but 'FLOPs' goes from"),
+        (
+            {**CODE, "flops_low": 1e9},
+            r"`flops_low` must be below `flops_high`, .* 1e\+09 and 1e\+06",
+        ),
+        ({**CODE, "ratio_high": -1.0}, "`ratio_high` must be positive, but got -1"),
+        ({**CODE, "train_batch": 0}, "`train_batch` must be from 1 to the"),
         ({**CODE, "optimizer": "adam"}, "`optimizer` must be one of adamw, sgd, but got 'adam'"),
-        ({"proposer": "random", "data": "mars"}, "`dataset` must be one of cifar10"),
+        ({"proposer": "random", "data": "mars"}, "`data` must be one of cifar10"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -11,6 +11,7 @@ from synthetic_runs import config, tabular
 
 from jaxnas.report import report
 from jaxnas.report.archive import regions
+from jaxnas.report.figures import Line, training
 from jaxnas.report.lineage import chain
 from jaxnas.report.source import cell, changes, is_source, short
 from jaxnas.report.validity import shares
@@ -177,12 +178,19 @@ def test_the_way_to_the_best_program_is_told_in_differences(tmp_path):
     assert "stroke-dasharray" in told.split("</svg>")[0]  # the other parent
 
 
+def test_a_logarithm_of_less_than_a_decade_has_true_numbers():
+    loss = np.array([1.9, 1.5, 1.1])
+    svg = training([Line("a", np.arange(3.0), loss, loss, loss)], [], x="step", y="loss")
+    shown = [float(word) for word in re.findall(r"<text[^>]*>(\d\.?\d*)</text>", svg)]
+    assert {1.2, 1.4, 1.6, 1.8} <= {*shown}
+
+
 def test_the_lineage_ends_at_what_was_found_and_not_at_the_best_fitness(tmp_path):
     run, tried = family(tmp_path / "run", [None, "1", "2", "1", "4", None])
     with run:
         run.put_results([Result("found", 0, tried[2].genotype, {"fitness": 2.9})])
     page = Page(report([run.folder]).read_text())
-    assert "The best program found, #3 of seed 0, and its ancestors" in page.text
+    assert "The best cell found, #3 of seed 0, and its ancestors" in page.text
     assert page.row("#3") == ["#3", "3.00", "2", "g3"]
     assert not any(row[0] == "#5" for row in page.rows)
 
