@@ -12,6 +12,8 @@ demo: $(STAMP)
 
 test: $(STAMP) check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not paper and not gpu and not llm"
+	# The contract once more, compiled as users compile; all other tests take XLA's quicker emitters.
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -m "not slow" tests/test_contract.py
 
 check: $(STAMP)
 	$(BIN)/ruff check
