@@ -174,19 +174,22 @@ def _run(args: argparse.Namespace) -> None:
     from jaxnas.recipes import conduct
 
     config = conduct.configure(args.recipe, args.preset, settings)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    args.out = args.out or Path("runs") / f"{args.recipe}-{args.preset}-{stamp}"
-    cache_compilation()
-    outcome = conduct.start(
-        args.recipe,
-        config,
-        args.out,
-        preset=args.preset,
-        seeds=args.seeds,
-        key=args.key,
-        progress=progress,
-    )
+    how = _begun(args, args.recipe)
+    outcome = conduct.start(args.recipe, config, args.out, **how)
     show_outcome(outcome, as_json=args.json)
+
+
+def _begun(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """How a new run is started; its folder, where none was given, is named after what it is."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    args.out = args.out or Path("runs") / f"{name}-{args.preset}-{stamp}"
+    cache_compilation()
+    return {
+        "preset": args.preset,
+        "seeds": args.seeds,
+        "key": args.key,
+        "progress": progress,
+    }
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -201,19 +204,10 @@ def _train(args: argparse.Namespace) -> None:
     from jaxnas.recipes import training
 
     config = training.configure(args.space, args.genotype, args.preset, settings, args.data)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    args.out = args.out or Path("runs") / f"train-{args.space}-{args.preset}-{stamp}"
-    cache_compilation()
+    how = _begun(args, f"train-{args.space}")
     from jaxnas.recipes import training_run
 
-    outcome = training_run.start(
-        config,
-        args.out,
-        preset=args.preset,
-        seeds=args.seeds,
-        key=args.key,
-        progress=progress,
-    )
+    outcome = training_run.start(config, args.out, **how)
     if args.export:
         from jaxnas.recipes.export import export
 
